@@ -1,0 +1,1 @@
+"""Recall@K on anyone's data: ranks, metrics, datasets, runs and reports."""

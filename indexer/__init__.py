@@ -1,0 +1,1 @@
+"""The build pipeline: files to rows, embeddings and a published snapshot."""

@@ -1,0 +1,1 @@
+"""The models that come with the package, one directory each. `mmsearch.model_manifest` reads them."""

@@ -1,0 +1,114 @@
+"""Caches what the frozen early half of the image tower says about each photo, so that training never repeats it.
+
+One pass over 6000 photos costs about half a minute of two cores; ONNX Runtime is twice as fast here as eager torch.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mmsearch.training.captions import Pixels, open_rgb, squash
+from mmsearch.training.towers import EfficientNetLite
+from mmsearch.training.views import ViewConfig, random_view
+
+EarlyMaps = npt.NDArray[np.float16]
+_BATCH = 32
+
+
+class _EarlyHalf(nn.Module):
+    """Pixels -> early map with channels last, so that a cached row is read in the order training wants it."""
+
+    def __init__(self, tower: EfficientNetLite) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.tower.early(pixels).permute(0, 2, 3, 1)
+
+
+def early_session(tower: EfficientNetLite, size: tuple[int, int], threads: int) -> ort.InferenceSession:
+    """Return an ONNX Runtime session for the early half of `tower` at `size` = (H, W)."""
+    buffer = io.BytesIO()
+    example = torch.zeros((2, 3, *size), dtype=torch.uint8)
+    program = torch.onnx.export(
+        _EarlyHalf(tower).eval(),
+        (example,),
+        input_names=["pixels"],
+        output_names=["map"],
+        dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+        dynamo=True,
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program for the early half of the image tower")
+    program.save(buffer)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
+
+
+def photo_view(number: int, seed: int, config: ViewConfig) -> Callable[[int, Image.Image], Image.Image]:
+    """Return the function (row, photo) -> view `number`: 0 the photo, 1 its mirror image, then random views."""
+
+    def view(row: int, image: Image.Image) -> Image.Image:
+        if number == 0:
+            return image
+        if number == 1:
+            return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return random_view(image, random.Random(f"{seed}/{number}/{row}"), config)
+
+    return view
+
+
+def _batches(
+    paths: Sequence[Path], size: tuple[int, int], view: Callable[[int, Image.Image], Image.Image]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield uint8 batches (B, 3, H, W) of the viewed photos, in order, decoded one batch ahead."""
+
+    def decode(row: int) -> Pixels:
+        return squash(view(row, open_rgb(paths[row])), size)
+
+    with ThreadPoolExecutor(2) as pool:
+        ahead = []
+        for start in range(0, len(paths), _BATCH):
+            ahead.append([pool.submit(decode, row) for row in range(start, min(start + _BATCH, len(paths)))])
+            if len(ahead) > 1:
+                yield np.stack([job.result() for job in ahead.pop(0)])
+        for jobs in ahead:
+            yield np.stack([job.result() for job in jobs])
+
+
+def cached_early_maps(
+    cache: Path,
+    session: ort.InferenceSession,
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    view: Callable[[int, Image.Image], Image.Image],
+) -> EarlyMaps:
+    """Return the float16 early maps (N, h, w, C) of `paths`, computed into the file `cache` unless it is there."""
+    if not cache.exists():
+        unfinished = cache.with_suffix(".part.npy")
+        maps: EarlyMaps | None = None
+        done = 0
+        for pixels in _batches(paths, size, view):
+            (batch,) = session.run(None, {"pixels": pixels})
+            if maps is None:
+                shape = (len(paths), *batch.shape[1:])
+                maps = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+            maps[done : done + len(batch)] = batch
+            done += len(batch)
+        os.replace(unfinished, cache)
+    loaded: EarlyMaps = np.load(cache, mmap_mode="r")
+    return loaded

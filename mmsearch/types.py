@@ -1,0 +1,93 @@
+"""The small frozen values that pass between rooms. Standard library and numpy types only; no behaviour worth a test."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["image", "text"]
+Status = Literal["ok", "partial", "error"]
+RankedBy = Literal["similarity", "itm"]
+
+
+class Reason(enum.StrEnum):
+    """Why a file could not be read. The values are part of the JSON contract."""
+
+    EMPTY = "empty"
+    UNIDENTIFIED = "unidentified"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
+    PERMISSION = "permission"
+    CHANGED = "changed"
+    UNSUPPORTED_INSIDE = "unsupported_inside"
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """How an upright RGB picture becomes the pixels of one model: uint8 (3, height, width).
+
+    `squash` ignores the aspect ratio; `crop` scales the shorter side and cuts the centre.
+    """
+
+    height: int
+    width: int
+    resize: Literal["squash", "crop"] = "squash"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """One file that could not be read. `path` is surrogateescaped, as `os.fsdecode` gives it."""
+
+    path: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer to a query, best first by `score`.
+
+    `rank` starts at 1. `similarity` is always the raw cosine in [-1, 1]; `score` is what the order follows and equals it
+    unless `ranked_by` is "itm". `path` is a str with surrogateescape, so `open(hit.path)` works for every name.
+    `part` numbers the passage or row inside a text file; `locator` names it for a person ("line 12"). `missing` is true when the
+    file was not to be seen at the last look at its root.
+    """
+
+    rank: int
+    id: int
+    kind: Kind
+    path: str
+    part: int
+    locator: str | None
+    score: float
+    ranked_by: RankedBy
+    similarity: float
+    match_prob: float | None
+    text: str | None
+    missing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What one run of indexing did. Counts are files; `items` is what the collection holds afterwards (rows that can be found).
+
+    `failed_before` are files that failed in an earlier run, have not changed since, and were not tried again.
+    `warnings` are sentences for a person (a root that is gone, files that are other than their names say).
+    """
+
+    indexed: int
+    unchanged: int
+    moved: int
+    missing: int
+    removed: int
+    ignored: int
+    failed_before: int
+    items: int
+    skipped: tuple[Skipped, ...]
+    seconds: float
+    interrupted: bool = False
+    warnings: tuple[str, ...] = ()
