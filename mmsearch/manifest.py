@@ -1,0 +1,230 @@
+"""`collection.json`: what a collection is made of, and the marker that a directory is one.
+
+It holds the format version, the registered roots, the model whose embeddings are inside, and the next free item id.
+Every change is one atomic replacement of the whole file, made by the holder of the writer lock.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmsearch.checked_json import dump_checked, load_checked, parse_object
+from mmsearch.durable import DIRECTORY_MODE, LOCK_NAME, is_leftover, make_directory, write_atomic
+from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismatch, CollectionNotFound
+
+FORMAT = 1
+FILE_NAME = "collection.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One registered folder: `path` is absolute, normalised, links unresolved; `device` its st_dev at registration."""
+
+    id: int
+    path: bytes
+    device: int
+
+    def holds(self, path: bytes) -> bool:
+        """True when `path` (absolute, normalised) is this root or lies below it."""
+        return path == self.path or path.startswith(self.path.rstrip(b"/") + b"/")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which model made the embeddings. Two models with the same fingerprint give the same embeddings."""
+
+    name: str
+    fingerprint: str
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionManifest:
+    """The content of `collection.json`. Ids below `next_id` are in use or lost to a crash, and never given again."""
+
+    format: int = FORMAT
+    roots: tuple[Root, ...] = ()
+    model: ModelRef | None = None
+    next_id: int = 1
+
+
+def create(directory: Path) -> CollectionManifest:
+    """The manifest of a new, empty collection, written to `directory` (made if absent); or the one that stands there.
+
+    Raises:
+        CollectionError: `directory` holds other things, so it is somebody else's.
+    """
+    make_directory(directory)
+    if (directory / FILE_NAME).exists():
+        return read(directory)
+    _refuse_foreign(directory)
+    directory.chmod(DIRECTORY_MODE)
+    manifest = CollectionManifest()
+    write(directory, manifest)
+    return manifest
+
+
+def read(directory: Path) -> CollectionManifest:
+    """The manifest of the collection in `directory`.
+
+    Raises:
+        CollectionNotFound: there is nothing there, or an empty directory.
+        CollectionError: a directory with other things in it, or something that is not a directory.
+        CollectionMismatch: a newer format than this version of mmsearch knows.
+        CollectionDamaged: the file does not carry the content it was written with.
+    """
+    path = directory / FILE_NAME
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        _refuse_foreign(directory)
+        raise CollectionNotFound(f"{directory}: there is no collection here; make one with `mmsearch index`") from None
+    try:
+        _refuse_newer(path, parse_object(data))
+        return _from_json(load_checked(data))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CollectionDamaged(f"{path}: is damaged ({error}); run `mmsearch repair`") from error
+
+
+def write(directory: Path, manifest: CollectionManifest) -> None:
+    """Replace the manifest, atomically. `next_id` never goes back, even when `manifest` was read before a reservation.
+
+    Raises:
+        CollectionDamaged: the manifest to be replaced cannot be read, so which ids are taken is unknown.
+    """
+    if (directory / FILE_NAME).exists():
+        manifest = replace(manifest, next_id=max(manifest.next_id, read(directory).next_id))
+    write_atomic(directory / FILE_NAME, dump_checked(_to_json(manifest)))
+
+
+def reserve_ids(directory: Path, count: int) -> range:
+    """`count` item ids that nobody has had before. They are durably taken first: a crash loses, never repeats."""
+    manifest = read(directory)
+    reserved = range(manifest.next_id, manifest.next_id + count)
+    write(directory, replace(manifest, next_id=reserved.stop))
+    return reserved
+
+
+def normal_path(path: str | bytes | os.PathLike[str]) -> bytes:
+    """`path` as roots keep it: absolute, `.` and `..` folded, one kind of slash, symlinks unresolved, exact bytes."""
+    # POSIX lets a path begin with two slashes and leaves their meaning open; on Linux they mean one.
+    normal = os.path.abspath(os.fsencode(path))
+    return b"/" + normal.lstrip(b"/")
+
+
+def with_root(manifest: CollectionManifest, path: bytes) -> tuple[CollectionManifest, Root]:
+    """The manifest in which the folder `path` is registered, and the root that owns it.
+
+    A folder at or below a registered root belongs to the outermost such root and adds nothing. A folder above
+    registered roots becomes a root and takes over; `inner_roots` names those whose rows have to be keyed anew before
+    `without_roots` drops them.
+
+    Raises:
+        OSError: `path` cannot be examined.
+    """
+    path = normal_path(path)
+    owner = owning_root(manifest, path)
+    if owner is not None:
+        return manifest, owner
+    root = Root(max((root.id for root in manifest.roots), default=0) + 1, path, Path(os.fsdecode(path)).stat().st_dev)
+    return replace(manifest, roots=(*manifest.roots, root)), root
+
+
+def owning_root(manifest: CollectionManifest, path: bytes) -> Root | None:
+    """The outermost registered root at or above `path`, or None."""
+    return min((root for root in manifest.roots if root.holds(path)), key=lambda root: len(root.path), default=None)
+
+
+def inner_roots(manifest: CollectionManifest, root: Root) -> tuple[Root, ...]:
+    """The other registered roots that lie below `root`."""
+    return tuple(other for other in manifest.roots if other.id != root.id and root.holds(other.path))
+
+
+def without_roots(manifest: CollectionManifest, roots: tuple[Root, ...]) -> CollectionManifest:
+    """The manifest without `roots`, each of which lies below another one: a newer root, so no root id comes back.
+
+    Raises:
+        ValueError: a root that no other root holds.
+    """
+    for root in roots:
+        if not any(root in inner_roots(manifest, other) for other in manifest.roots):
+            raise ValueError(f"root {root.id} ({os.fsdecode(root.path)!r}) lies below no other root")
+    return replace(manifest, roots=tuple(root for root in manifest.roots if root not in roots))
+
+
+def require_model(directory: Path, manifest: CollectionManifest, model: ModelRef) -> None:
+    """Return when the collection has no model yet, or has `model`.
+
+    Raises:
+        CollectionMismatch: its embeddings came from another model; names both.
+    """
+    built_with = manifest.model
+    if built_with is None or built_with.fingerprint == model.fingerprint:
+        return
+    raise CollectionMismatch(
+        f"{directory}: was built with model {built_with.name!r} (fingerprint {built_with.fingerprint}), not with "
+        f"{model.name!r} (fingerprint {model.fingerprint}); use that model, or index into a new collection with "
+        "`mmsearch index --collection NEW PATH`"
+    )
+
+
+def _refuse_foreign(directory: Path) -> None:
+    try:
+        names = [entry.name for entry in directory.iterdir()]
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise CollectionError(f"{directory}: is not a directory; a collection is one") from None
+    foreign = sorted(name for name in names if name != LOCK_NAME and not is_leftover(name))
+    if foreign:
+        raise CollectionError(
+            f"{directory}: is not a collection (no {FILE_NAME}) and not empty (holds {foreign[0]!r}); "
+            "choose an empty or new directory"
+        )
+
+
+def _refuse_newer(path: Path, body: dict[str, Any]) -> None:
+    found = body.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise CollectionMismatch(
+            f"{path}: has collection format {found}, and this mmsearch knows formats up to {FORMAT}; "
+            "upgrade it with `pip install --upgrade mmsearch`"
+        )
+
+
+def _to_json(manifest: CollectionManifest) -> dict[str, Any]:
+    model = manifest.model
+    return {
+        "format": manifest.format,
+        "roots": roots_to_json(manifest.roots),
+        "model": None if model is None else {"name": model.name, "fingerprint": model.fingerprint, "dim": model.dim},
+        "next_id": manifest.next_id,
+    }
+
+
+def _from_json(body: dict[str, Any]) -> CollectionManifest:
+    model = body["model"]
+    return CollectionManifest(
+        format=int(body["format"]),
+        roots=roots_from_json(body["roots"]),
+        model=None if model is None else ModelRef(str(model["name"]), str(model["fingerprint"]), int(model["dim"])),
+        next_id=int(body["next_id"]),
+    )
+
+
+def roots_to_json(roots: tuple[Root, ...]) -> list[dict[str, Any]]:
+    """Roots as JSON; bytes that are not UTF-8 survive as lone surrogates."""
+    return [
+        {"id": root.id, "path": root.path.decode("utf-8", "surrogateescape"), "device": root.device} for root in roots
+    ]
+
+
+def roots_from_json(roots: list[dict[str, Any]]) -> tuple[Root, ...]:
+    """The inverse of `roots_to_json`."""
+    return tuple(
+        Root(int(root["id"]), str(root["path"]).encode("utf-8", "surrogateescape"), int(root["device"]))
+        for root in roots
+    )

@@ -1,0 +1,192 @@
+"""`snapshots/<n>.json` and `CURRENT`: which segments make up a snapshot, and which snapshot is live."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from mmsearch.checked_json import dump_checked, load_checked, parse_object
+from mmsearch.durable import write_atomic
+from mmsearch.errors import CollectionDamaged, CollectionMismatch, CollectionNotFound
+from mmsearch.manifest import Root, roots_from_json, roots_to_json
+from mmsearch.segment import SEGMENT_FILES, VECTOR_DTYPES, FileInfo, SegmentInfo
+from mmsearch.types import Kind
+from mmsearch.vector_index import INDEX_KINDS, IndexInfo
+
+FORMAT = 1
+CURRENT_FILE = "CURRENT"
+SNAPSHOTS_DIRECTORY = "snapshots"
+SEGMENTS_DIRECTORY = "segments"
+
+_SEGMENT_NAME = re.compile(r"(image|text)-\d{1,18}-[0-9a-f]{1,64}")
+_DIGITS = re.compile(rb"[0-9]{1,18}\n?")
+_NO_ROWS = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotHead:
+    """What a snapshot says of the collection it was made from.
+
+    `counts` and `table_versions` are carried as they are: numbers under names of the publisher's choice.
+    """
+
+    fingerprint: str
+    model_name: str
+    dim: int
+    roots: tuple[Root, ...]
+    counts: dict[str, Any] = field(default_factory=dict)
+    table_versions: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotManifest:
+    """One snapshot: its segments, and by segment name the rows of it that are dead (ascending row numbers)."""
+
+    number: int
+    head: SnapshotHead
+    segments: tuple[SegmentInfo, ...]
+    dead: dict[str, npt.NDArray[np.int64]]
+
+    def dead_rows(self, segment: SegmentInfo) -> npt.NDArray[np.int64]:
+        """Row numbers of `segment` that this snapshot no longer holds."""
+        return self.dead.get(segment.name, _NO_ROWS)
+
+
+def read_current(directory: Path) -> int:
+    """The number of the live snapshot.
+
+    Raises:
+        CollectionNotFound: nothing has been published here.
+        CollectionDamaged: CURRENT holds anything but digits.
+    """
+    path = directory / CURRENT_FILE
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CollectionNotFound(
+            f"{directory}: there is no searchable collection here; make one with `mmsearch index`"
+        ) from None
+    if not _DIGITS.fullmatch(data):
+        raise CollectionDamaged(f"{path}: holds {data[:20]!r}, not the number of a snapshot; run `mmsearch repair`")
+    return int(data)
+
+
+def write_current(directory: Path, number: int) -> None:
+    """Make snapshot `number` the live one."""
+    write_atomic(directory / CURRENT_FILE, f"{number}\n".encode("ascii"))
+
+
+def manifest_path(directory: Path, number: int) -> Path:
+    """Where the manifest of snapshot `number` stands."""
+    return directory / SNAPSHOTS_DIRECTORY / f"{number}.json"
+
+
+def read_manifest(directory: Path, number: int) -> SnapshotManifest:
+    """The manifest of snapshot `number`.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        CollectionMismatch: it has a newer format.
+        CollectionDamaged: it is not what was written.
+    """
+    path = manifest_path(directory, number)
+    data = path.read_bytes()
+    try:
+        found = parse_object(data).get("format")
+        if isinstance(found, int) and found > FORMAT:
+            raise CollectionMismatch(
+                f"{path}: has snapshot format {found}, and this mmsearch knows formats up to {FORMAT}; "
+                "upgrade it with `pip install --upgrade mmsearch`"
+            )
+        manifest = _from_json(load_checked(data))
+        if manifest.number != number:
+            raise ValueError(f"it is the manifest of snapshot {manifest.number}")
+        return manifest
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CollectionDamaged(f"{path}: is damaged ({error}); run `mmsearch repair`") from error
+
+
+def write_manifest(directory: Path, manifest: SnapshotManifest) -> None:
+    """Store `manifest` under its number."""
+    write_atomic(manifest_path(directory, manifest.number), dump_checked(_to_json(manifest)))
+
+
+def _to_json(manifest: SnapshotManifest) -> dict[str, Any]:
+    head = manifest.head
+    return {
+        "format": FORMAT,
+        "number": manifest.number,
+        "fingerprint": head.fingerprint,
+        "model": head.model_name,
+        "dim": head.dim,
+        "roots": roots_to_json(head.roots),
+        "counts": head.counts,
+        "table_versions": head.table_versions,
+        "segments": [_segment_to_json(info, manifest.dead_rows(info)) for info in manifest.segments],
+    }
+
+
+def _from_json(body: dict[str, Any]) -> SnapshotManifest:
+    head = SnapshotHead(
+        fingerprint=str(body["fingerprint"]),
+        model_name=str(body["model"]),
+        dim=int(body["dim"]),
+        roots=roots_from_json(body["roots"]),
+        counts=dict(body["counts"]),
+        table_versions=dict(body["table_versions"]),
+    )
+    segments = tuple(_segment_from_json(entry) for entry in body["segments"])
+    dead = {
+        info.name: _decode_rows(entry["dead"], info.rows)
+        for info, entry in zip(segments, body["segments"], strict=True)
+        if entry["dead"]
+    }
+    return SnapshotManifest(int(body["number"]), head, segments, dead)
+
+
+def _segment_to_json(info: SegmentInfo, dead: npt.NDArray[np.int64]) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "kind": info.kind,
+        "rows": info.rows,
+        "missing": info.missing,
+        "directories": info.directories,
+        "vectors": info.vectors,
+        "index": {"kind": info.index.kind, "k_factor": info.index.k_factor, "recall": info.index.recall},
+        "files": {name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in info.files.items()},
+        "dead": base64.b64encode(dead.astype("<i4").tobytes()).decode("ascii"),
+    }
+
+
+def _segment_from_json(entry: dict[str, Any]) -> SegmentInfo:
+    name, kind, index = str(entry["name"]), entry["kind"], entry["index"]
+    files = {str(file): FileInfo(str(info["sha256"]), int(info["bytes"])) for file, info in entry["files"].items()}
+    # Names become paths below the collection: only those that a publisher gives are believed.
+    if not _SEGMENT_NAME.fullmatch(name) or not set(files) <= SEGMENT_FILES:
+        raise ValueError(f"segment {name!r} or one of its files has a name that no publisher gives")
+    if kind not in get_args(Kind) or index["kind"] not in INDEX_KINDS or entry["vectors"] not in VECTOR_DTYPES:
+        raise ValueError(f"segment {name!r}: kind {kind!r}, index {index['kind']!r} or vectors are not known")
+    index_info = IndexInfo(index["kind"], int(index["k_factor"]), float(index["recall"]))
+    return SegmentInfo(
+        name=name,
+        kind=kind,
+        rows=int(entry["rows"]),
+        missing=int(entry["missing"]),
+        directories=int(entry["directories"]),
+        vectors=entry["vectors"],
+        index=index_info,
+        files=files,
+    )
+
+
+def _decode_rows(text: str, row_count: int) -> npt.NDArray[np.int64]:
+    rows = np.frombuffer(base64.b64decode(text, validate=True), "<i4").astype(np.int64)
+    if (rows < 0).any() or (rows >= row_count).any():
+        raise ValueError(f"a dead row lies outside of a segment of {row_count} rows")
+    return rows

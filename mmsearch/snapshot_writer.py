@@ -1,0 +1,243 @@
+"""Publishing: the difference to the previous snapshot becomes a small segment and a list of dead rows.
+
+Everything is on the disk before the manifest names it, and the manifest before `CURRENT` names that, so a publisher may
+be killed anywhere: readers see the old snapshot or the new one, and the next publisher removes what no snapshot needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from mmsearch.durable import fsync_dir, make_directory, remove_leftovers
+from mmsearch.errors import CollectionDamaged, CollectionNotFound
+from mmsearch.segment import Segment, SegmentRow
+from mmsearch.segment_writer import SegmentWriter
+from mmsearch.snapshot import Snapshot
+from mmsearch.snapshot_manifest import (
+    SEGMENTS_DIRECTORY,
+    SNAPSHOTS_DIRECTORY,
+    SnapshotHead,
+    SnapshotManifest,
+    manifest_path,
+    read_current,
+    read_manifest,
+    write_current,
+    write_manifest,
+)
+from mmsearch.types import Kind
+
+Ids = npt.NDArray[np.int64]
+Block = tuple[Sequence[SegmentRow], npt.NDArray[np.float32]]
+
+# A segment joins a merge when it is at most this many times as large as everything smaller: sizes grow geometrically.
+_MERGE_FACTOR = 2
+_MOST_DEAD = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A segment of the snapshot in the making, and which of its rows are alive."""
+
+    segment: Segment
+    live: Ids
+
+
+class SnapshotWriter:
+    """Publishes snapshots of the collection in `directory`, for the holder of the writer lock.
+
+    `threads` limits FAISS while it builds; None leaves its default.
+    """
+
+    def __init__(self, directory: Path, *, threads: int | None = None) -> None:
+        self._directory = directory
+        self._segments = directory / SEGMENTS_DIRECTORY
+        self._threads = threads
+
+    def publish(
+        self,
+        head: SnapshotHead,
+        *,
+        previous: Snapshot | None,
+        added: Iterable[Block],
+        dead: tuple[Ids, Ids] | None = None,
+    ) -> int:
+        """Make `previous` minus `dead` plus `added` the live snapshot, durably; its number.
+
+        `added` are blocks of rows, of any kinds, with their unit vectors (len(rows), dim); it is read once, a block at
+        a time. `dead` are ids and revisions; rows of `previous` whose id comes again in `added` are dead too. When
+        nothing changes, nothing is written and the number is that of `previous`.
+
+        Raises:
+            ValueError: `previous` was made by another model, or an id comes twice in `added`.
+            CollectionDamaged: a segment that has to be merged is not what was written; publish with `previous=None`.
+        """
+        if previous is not None and (previous.fingerprint, previous.dim) != (head.fingerprint, head.dim):
+            raise ValueError(
+                f"snapshot {previous.number} holds embeddings of {previous.fingerprint!r}, not of {head.fingerprint!r}"
+            )
+        make_directory(self._segments)
+        make_directory(self._directory / SNAPSHOTS_DIRECTORY)
+        live_number = self._live_number()
+        if previous is not None and previous.number != live_number:
+            raise ValueError(f"snapshot {previous.number} is not the live one, {live_number}; open it again")
+        number = max([live_number, *self._numbers()]) + 1
+        self._remove_leftovers()
+        try:
+            return self._publish(number, head, previous, added, dead)
+        except BaseException:
+            # A full disk should not stay full of what no snapshot needs. What stays, the next publisher removes.
+            with contextlib.suppress(OSError):
+                self._remove_leftovers()
+            raise
+
+    def _publish(
+        self,
+        number: int,
+        head: SnapshotHead,
+        previous: Snapshot | None,
+        added: Iterable[Block],
+        dead: tuple[Ids, Ids] | None,
+    ) -> int:
+        live_number = self._live_number()
+        new_segments = self._write_added(number, head.dim, added)
+        parts = self._parts(previous, new_segments, dead)
+        if previous is not None and not new_segments and _unchanged(previous, head, parts):
+            return previous.number
+        merged = [
+            self._merged(number, head.dim, kind, [part for part in parts if part.segment.info.kind == kind])
+            for kind in get_args(Kind)
+        ]
+        self._commit(number, head, [part for kind_parts in merged for part in kind_parts])
+        self._remove_all_but({number, live_number})
+        return number
+
+    def _live_number(self) -> int:
+        try:
+            return read_current(self._directory)
+        except (CollectionNotFound, CollectionDamaged):
+            # Nobody can open a snapshot that cannot be named, so there is no previous one.
+            return 0
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed or failed publisher left: temporary files, newer snapshots, segments nothing needs."""
+        remove_leftovers(self._directory)
+        remove_leftovers(self._directory / SNAPSHOTS_DIRECTORY)
+        live_number = self._live_number()
+        self._remove_all_but({number for number in self._numbers() if number <= live_number})
+
+    def _write_added(self, number: int, dim: int, added: Iterable[Block]) -> list[Segment]:
+        writers: dict[Kind, SegmentWriter] = {}
+        with contextlib.ExitStack() as open_files:
+            for rows, vectors in added:
+                kinds = np.array([row.kind for row in rows])
+                for kind in sorted({row.kind for row in rows}):
+                    if kind not in writers:
+                        writers[kind] = open_files.enter_context(self._writer(number, kind, dim))
+                    writers[kind].append([row for row in rows if row.kind == kind], vectors[kinds == kind])
+            infos = [writer.finish(threads=self._threads) for writer in writers.values()]
+        return [Segment(self._segments, info, dim) for info in infos]
+
+    def _parts(self, previous: Snapshot | None, new: list[Segment], dead: tuple[Ids, Ids] | None) -> list[Part]:
+        parts = [Part(segment, np.arange(segment.info.rows)) for segment in new]
+        if previous is None:
+            return parts
+        again = np.concatenate([np.empty(0, np.int64), *(segment.ids for segment in new)])
+        for segment in previous.segments:
+            live = np.ones(segment.info.rows, np.bool_)
+            live[previous.manifest.dead_rows(segment.info)] = False
+            live[np.isin(segment.ids, again)] = False
+            if dead is not None:
+                live[_rows_of(segment, *dead)] = False
+            parts.append(Part(segment, np.flatnonzero(live)))
+        return parts
+
+    def _merged(self, number: int, dim: int, kind: Kind, parts: list[Part]) -> list[Part]:
+        """`parts` of one kind after merging the small ones and those with many dead rows; empty ones are dropped."""
+        parts = [part for part in parts if len(part.live)]
+        chosen = choose_merge([len(part.live) for part in parts], [part.segment.info.rows for part in parts])
+        if not chosen:
+            return parts
+        with self._writer(number, kind, dim) as writer:
+            for place in chosen:
+                # Copying hides damage for good, because the copy gets a fresh hash.
+                damaged = parts[place].segment.damaged_files()
+                if damaged:
+                    raise CollectionDamaged(f"{damaged[0]}; run `mmsearch repair`")
+                writer.append_from(parts[place].segment, parts[place].live)
+            info = writer.finish(threads=self._threads)
+        rest = [part for place, part in enumerate(parts) if place not in chosen]
+        return [*rest, Part(Segment(self._segments, info, dim), np.arange(info.rows))]
+
+    def _commit(self, number: int, head: SnapshotHead, parts: list[Part]) -> None:
+        dead = {
+            part.segment.info.name: np.setdiff1d(np.arange(part.segment.info.rows), part.live, assume_unique=True)
+            for part in parts
+            if len(part.live) < part.segment.info.rows
+        }
+        segments = tuple(part.segment.info for part in sorted(parts, key=lambda part: part.segment.info.name))
+        write_manifest(self._directory, SnapshotManifest(number, head, segments, dead))
+        write_current(self._directory, number)
+
+    def _writer(self, number: int, kind: Kind, dim: int) -> SegmentWriter:
+        return SegmentWriter(self._segments, f"{kind}-{number}-{secrets.token_hex(4)}", kind, dim)
+
+    def _numbers(self) -> list[int]:
+        names = [path.stem for path in (self._directory / SNAPSHOTS_DIRECTORY).glob("*.json")]
+        return [int(name) for name in names if name.isascii() and name.isdigit()]
+
+    def _remove_all_but(self, kept_numbers: set[int]) -> None:
+        """Remove the other snapshots, and every segment that no kept one needs."""
+        needed: set[str] = set()
+        for number in self._numbers():
+            if number in kept_numbers:
+                # A damaged manifest cannot be opened by anyone, so what it needed is not needed.
+                with contextlib.suppress(CollectionDamaged):
+                    needed |= {info.name for info in read_manifest(self._directory, number).segments}
+            else:
+                manifest_path(self._directory, number).unlink()
+        for path in self._segments.iterdir():
+            if path.name not in needed:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        fsync_dir(self._segments)
+
+
+def choose_merge(live: list[int], rows: list[int]) -> set[int]:
+    """Which segments of one kind become one, as places in `live` (how many rows of each are alive) and `rows` (has).
+
+    From the smallest up, a segment joins while it is at most twice as large as all that joined before; one with more
+    than a quarter of its rows dead joins, or is rewritten alone. So every row is copied O(log N) times in its life.
+    """
+    ascending = sorted(range(len(live)), key=lambda place: live[place])
+    joined: list[int] = []
+    total = 0
+    for place in ascending:
+        if joined and live[place] > _MERGE_FACTOR * total:
+            break
+        joined.append(place)
+        total += live[place]
+    worn = {place for place in ascending if rows[place] - live[place] > _MOST_DEAD * rows[place]}
+    return worn | set(joined) if len(joined) > 1 else worn
+
+
+def _rows_of(segment: Segment, ids: Ids, revisions: Ids) -> Ids:
+    """Row numbers of `segment` that hold exactly these (id, revision)."""
+    rows = segment.find(ids)
+    same: npt.NDArray[np.bool_] = (rows >= 0) & (segment.rows["revision"][rows] == revisions)
+    return rows[same].astype(np.int64)
+
+
+def _unchanged(previous: Snapshot, head: SnapshotHead, parts: list[Part]) -> bool:
+    live_before = len(previous.live_keys()[0])
+    return previous.head == head and sum(len(part.live) for part in parts) == live_before

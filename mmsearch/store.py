@@ -1,0 +1,295 @@
+"""The system of record: one table of items and one of embeddings per model, in LanceDB.
+
+Every write is a commit of one table. Vectors are written before the items they belong to and removed after them, so
+an item that says it was embedded has its vector whatever happens in between. Nothing is safe from a power cut before
+`sync`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mmsearch.durable import fsync_tree_new
+from mmsearch.errors import CollectionDamaged, ModelError
+from mmsearch.exact_search import unit_float32
+from mmsearch.manifest import ModelRef
+from mmsearch.store_rows import (
+    ITEM_SCHEMA,
+    Item,
+    KnownFiles,
+    items_from_arrow,
+    items_to_arrow,
+    known_files,
+    numbers,
+    texts,
+)
+from mmsearch.store_tables import QUARANTINE_DIRECTORY, StoredTable, filters
+
+__all__ = ["CountKey", "Item", "KnownFiles", "Store"]
+
+ITEMS_TABLE = "items"
+VECTORS_DIRECTORY = "vectors"
+
+# float16 keeps the length of a unit vector to about one part in two thousand.
+_LENGTH_TOLERANCE = 1e-2
+
+Ids = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
+# kind, status, reason (None unless the status is error), missing
+CountKey = tuple[str, str, str | None, bool]
+
+
+class Store:
+    """The tables of one collection, for the holder of the writer lock, or to be read only. A context manager.
+
+    `warnings` says what had to be mended when it was opened, in sentences for a person.
+    """
+
+    def __init__(self, directory: Path, model: ModelRef, *, read_only: bool = False) -> None:
+        self._directory = directory
+        self._dim = model.dim
+        quarantine = None if read_only else directory / QUARANTINE_DIRECTORY
+        vectors_directory = directory / VECTORS_DIRECTORY
+        self._items = StoredTable(directory, ITEMS_TABLE, ITEM_SCHEMA, quarantine=quarantine)
+        self._vectors = StoredTable(
+            vectors_directory, _table_name(model.fingerprint), _vector_schema(model.dim), quarantine=quarantine
+        )
+        self.warnings = tuple(table.healed for table in (self._items, self._vectors) if table.healed is not None)
+        self._synced: set[tuple[str, int, int]] = set()
+        # Time keeps revisions from coming back after a newest version was lost; counting on keeps them growing.
+        newest = numbers(self._items.read(["revision"]), "revision").max(initial=0)
+        self._revision = max(int(newest), time.time_ns() // 1000)
+
+    @classmethod
+    def open(cls, directory: Path, model: ModelRef, *, read_only: bool = False) -> Self:
+        """The tables in `directory` with the embeddings of `model`; those that are absent are created.
+
+        `read_only` needs no lock: nothing is created or mended, and nothing may be written.
+
+        Raises:
+            CollectionNotFound: a table is absent, with `read_only`.
+            CollectionDamaged: no version of a table can be read; with `read_only`, the newest one cannot.
+        """
+        return cls(directory, model, read_only=read_only)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the tables."""
+        self._items.close()
+        self._vectors.close()
+
+    def known_files(self) -> KnownFiles:
+        """All rows, in columns."""
+        return known_files(self._items.read(KnownFiles.COLUMNS), self._vectors.ids())
+
+    def put(self, items: Sequence[Item], vectors: Mapping[int, Vectors]) -> None:
+        """Insert or replace `items` by id, with the unit embeddings (dim,) in `vectors` by id.
+
+        Items with status error have no vector, and lose the one they had. The others keep theirs when `vectors` has
+        none for them. Each item gets a revision larger than any before. Every call is a commit or two: pass hundreds.
+
+        Raises:
+            ValueError: an id comes twice, a vector belongs to no item that can be found, or an item has none at all.
+            ModelError: a vector is not `dim` finite numbers of length 1.
+            CollectionError: the disk is full or read-only.
+        """
+        if not items:
+            return
+        ids = np.array([item.id for item in items], np.int64)
+        found = {item.id for item in items if item.found}
+        self._check_put(ids, found, vectors)
+        self._put_vectors(vectors)
+        rows = items_to_arrow(items, self._next_revision())
+        exists = np.isin(ids, self._items.ids())
+        _write(self._items, rows, exists)
+        failed = np.array([item.id for item in items if not item.found], np.int64)
+        self._vectors.delete(np.intersect1d(failed, self._vectors.ids()))
+
+    def delete(self, ids: Ids) -> None:
+        """Remove the items with `ids` and their vectors; ids without an item are ignored."""
+        self._items.delete(np.intersect1d(ids, self._items.ids()))
+        self._vectors.delete(np.intersect1d(ids, self._vectors.ids()))
+
+    def mark_missing(self, ids: Ids, since: int | None) -> None:
+        """Note that the files of `ids` were not seen since the Unix second `since`, or with None that they are back.
+
+        Raises:
+            KeyError: there is no item with one of the ids.
+        """
+        if not len(ids):
+            return
+        rows = self._items.take(ITEM_SCHEMA.names, np.unique(ids))
+        changed = {"missing_since": since, "revision": self._next_revision()}
+        for name, value in changed.items():
+            column = pa.array([value] * len(rows), ITEM_SCHEMA.field(name).type)
+            rows = rows.set_column(rows.schema.get_field_index(name), ITEM_SCHEMA.field(name), column)
+        self._items.replace(rows)
+
+    def items(self, ids: Ids) -> list[Item]:
+        """The items with `ids`, in that order.
+
+        Raises:
+            KeyError: there is no item with one of the ids.
+        """
+        return list(items_from_arrow(self._items.take(ITEM_SCHEMA.names, ids)))
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """The embeddings (N, dim) of `ids`, in that order, float32, normalised after their rest in float16.
+
+        Raises:
+            KeyError: one of the ids has no vector.
+            CollectionDamaged: a vector is not finite or has lost its length.
+        """
+        embeddings = self._vectors.take(["embedding"], ids).column("embedding").combine_chunks()
+        stored = pa.concat_arrays(embeddings.chunks) if isinstance(embeddings, pa.ChunkedArray) else embeddings
+        halves = stored.flatten().to_numpy(zero_copy_only=False).reshape(len(ids), self._dim)
+        wrong = _not_unit(halves.astype(np.float32))
+        if wrong is not None:
+            raise CollectionDamaged(
+                f"{self._vectors.path}: the embedding of item {ids[wrong]} is not a unit vector; run `mmsearch repair`"
+            )
+        return unit_float32(halves)
+
+    def revisions(self, *, found_only: bool = True) -> tuple[Ids, Ids]:
+        """Ids (N,), ascending, and revisions (N,) of the items; with `found_only` of those a snapshot has to hold.
+
+        These have status ok or partial, and an embedding of the model in use.
+        """
+        table = self._items.read(["id", "revision", "status"])
+        ids, revisions = numbers(table, "id"), numbers(table, "revision")
+        if found_only:
+            found = (texts(table, "status") != "error") & np.isin(ids, self._vectors.ids())
+            ids, revisions = ids[found], revisions[found]
+        order = np.argsort(ids, kind="stable")
+        return ids[order], revisions[order]
+
+    def errors(self) -> Iterator[Item]:
+        """The items with status error."""
+        expressions = filters()
+        only_errors = expressions.col("status") == expressions.lit("error")
+        for batch in self._items.batches(ITEM_SCHEMA.names, where=only_errors):
+            yield from items_from_arrow(pa.Table.from_batches([batch]))
+
+    def counts(self) -> dict[CountKey, int]:
+        """How many items there are of each kind, status, reason, and missing or not."""
+        table = self._items.read(["kind", "status", "reason", "missing_since"])
+        columns = [table.column(name) for name in ("kind", "status", "reason")]
+        missing = table.column("missing_since").is_valid()
+        keys = pa.table([*columns, missing], names=["kind", "status", "reason", "missing"])
+        grouped = keys.group_by(keys.column_names).aggregate([([], "count_all")])
+        rows = zip(*(grouped.column(name).to_pylist() for name in grouped.column_names), strict=True)
+        return {(kind, status, reason, missing): count for kind, status, reason, missing, count in rows}
+
+    def sweep(self) -> int:
+        """How many vectors were removed because no item that can be found has their id: what a killed run leaves."""
+        table = self._items.read(["id", "status"])
+        found = numbers(table, "id")[texts(table, "status") != "error"]
+        stray = np.setdiff1d(self._vectors.ids(), found)
+        self._vectors.delete(stray)
+        return len(stray)
+
+    def sync(self) -> None:
+        """Push to the disk what was written since the last call, and at the first call everything there is.
+
+        Files are pushed before the directories that name them. LanceDB itself never does this.
+
+        Raises:
+            OSError: the disk refuses; nothing written since the last call may be called safe.
+        """
+        for table in (self._vectors, self._items):
+            fsync_tree_new(table.path, self._synced)
+
+    def versions(self) -> dict[str, int]:
+        """The version of each table."""
+        return {"items": self._items.version, "vectors": self._vectors.version}
+
+    def optimize(self, *, force: bool = False) -> None:
+        """Merge small files and drop old versions, where there are many of them; cheap to call when there are not.
+
+        Raises:
+            CollectionDamaged: merging changed the rows of a table; it was undone.
+        """
+        for table in (self._items, self._vectors):
+            table.optimize(force=force)
+
+    def _check_put(self, ids: Ids, found: set[int], vectors: Mapping[int, Vectors]) -> None:
+        if len(np.unique(ids)) != len(ids):
+            raise ValueError("an item id comes twice in one put")
+        strangers = vectors.keys() - found
+        if strangers:
+            raise ValueError(f"vector {min(strangers)} belongs to no item that can be found")
+        expected = np.array(sorted(found - vectors.keys()), np.int64)
+        without = np.setdiff1d(expected, self._vectors.ids())
+        if len(without):
+            raise ValueError(f"item {without[0]} can be found but has no vector, neither new nor stored")
+
+    def _put_vectors(self, vectors: Mapping[int, Vectors]) -> None:
+        if not vectors:
+            return
+        ids = np.array(list(vectors), np.int64)
+        shapes = {np.shape(vector) for vector in vectors.values()}
+        if shapes != {(self._dim,)}:
+            raise ModelError(f"the model gave embeddings of shapes {shapes}, expected {(self._dim,)}")
+        embeddings = np.stack(list(vectors.values())).astype(np.float32)
+        wrong = _not_unit(embeddings)
+        if wrong is not None:
+            raise ModelError(
+                f"the embedding of item {ids[wrong]} has length {np.linalg.norm(embeddings[wrong])}, expected 1: "
+                "the model is not usable; install it again"
+            )
+        halves = pa.array(embeddings.astype(np.float16).reshape(-1))
+        schema = _vector_schema(self._dim)
+        rows = pa.table([pa.array(ids), pa.FixedSizeListArray.from_arrays(halves, self._dim)], schema=schema)
+        _write(self._vectors, rows, np.isin(ids, self._vectors.ids()))
+
+    def _next_revision(self) -> int:
+        self._revision += 1
+        return self._revision
+
+
+def _write(table: StoredTable, rows: pa.Table, exists: npt.NDArray[np.bool_]) -> None:
+    """Replace the rows that exist, append the others: plain appends are quick however large the table is."""
+    if exists.any():
+        table.replace(rows.filter(pa.array(exists)))
+    if not exists.all():
+        table.add(rows.filter(pa.array(~exists)))
+
+
+def _not_unit(embeddings: Vectors) -> int | None:
+    """The first row that is not finite or not of length 1, or None."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
+        wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE))
+    return int(wrong[0]) if len(wrong) else None
+
+
+def _vector_schema(dim: int) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field("id", pa.int64(), nullable=False),
+            pa.field("embedding", pa.list_(pa.float16(), dim), nullable=False),
+        ]
+    )
+
+
+def _table_name(fingerprint: str) -> str:
+    """The fingerprint, which becomes a file name."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", fingerprint):
+        raise ModelError(f"model fingerprint {fingerprint[:40]!r} is not made of letters, digits, '-' and '_'")
+    return fingerprint

@@ -1,0 +1,264 @@
+"""One LanceDB table: opened and healed, read by id, changed, compacted. Filters are expressions, never text."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mmsearch.durable import fsync_dir, make_directory
+from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound
+from mmsearch.store_prune import kept_manifests, manifests, prune_old_versions
+from mmsearch.store_rows import numbers
+
+QUARANTINE_DIRECTORY = "quarantine"
+KEPT_VERSIONS = 10
+KEPT_SECONDS = 24 * 3600
+
+# One literal costs about 60 microseconds, so a filter of many ids is cut into pieces that stay below a second.
+_IDS_IN_A_FILTER = 5000
+_SMALL_FRAGMENTS = 20
+_OLD_VERSIONS = 20
+_VERSIONS_TRIED = 10
+
+_log = logging.getLogger(__name__)
+
+Ids = npt.NDArray[np.int64]
+
+
+class StoredTable:
+    """The table `name` in `directory` with `schema`, which has a column `id`; created when there is none.
+
+    When the newest version cannot be read, as after a power cut, it is moved to `quarantine` and the one before is
+    opened; `healed` then says so in a sentence. Without a `quarantine` nothing is created, moved or removed.
+
+    Raises:
+        CollectionNotFound: there is no table, and no `quarantine`.
+        CollectionDamaged: no version can be read.
+    """
+
+    def __init__(self, directory: Path, name: str, schema: pa.Schema, *, quarantine: Path | None) -> None:
+        self.path = directory / f"{name}.lance"
+        self.healed: str | None = None
+        self._name = name
+        self._schema = schema
+        if quarantine is None and not manifests(self.path):
+            raise CollectionNotFound(f"{self.path}: there is no such table; run `mmsearch index`")
+        if quarantine is not None:
+            make_directory(directory)
+        self._database = _lancedb().connect(directory)
+        self._row_ids: tuple[Ids, Ids] | None = None
+        self._ids: Ids | None = None
+        self._table = self._open_or_create(quarantine)
+
+    def close(self) -> None:
+        """Let go of the table; it cannot be used afterwards."""
+        self._table = self._database = None
+
+    @property
+    def version(self) -> int:
+        """Number of the version that reads see and the next write follows."""
+        return int(self._table.version)
+
+    def ids(self) -> Ids:
+        """All ids (N,), ascending. They are read once and then kept in step with the writes."""
+        if self._ids is None:
+            self._ids = self._row_places()[0]
+        return self._ids
+
+    def read(self, columns: Sequence[str], *, where: Any = None) -> pa.Table:
+        """`columns` of all rows, or of those that the expression `where` admits, in no particular order."""
+        with self._reading():
+            query = self._table.search().select(list(columns))
+            return (query if where is None else query.where(where)).to_arrow()
+
+    def batches(self, columns: Sequence[str], *, where: Any) -> Iterator[pa.RecordBatch]:
+        """Like `read`, a batch at a time."""
+        with self._reading():
+            yield from self._table.search().select(list(columns)).where(where).to_batches()
+
+    def take(self, columns: Sequence[str], ids: Ids) -> pa.Table:
+        """`columns` of the rows with `ids`, in that order.
+
+        Raises:
+            KeyError: there is no row with one of the ids.
+        """
+        known, places = self._row_places()
+        positions = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
+        absent = ids if not len(known) else ids[known[positions] != ids]
+        if len(absent):
+            raise KeyError(f"{self.path}: there is no row with id {absent[0]}")
+        if not len(ids):
+            return self._schema.empty_table().select(list(columns))
+        with self._reading():
+            selected = ["id", *(name for name in columns if name != "id")]
+            table = self._table.take_row_ids(places[positions].tolist()).select(selected).to_arrow()
+        found = numbers(table, "id")
+        order = np.argsort(found, kind="stable")
+        return table.take(order[np.searchsorted(found, ids, sorter=order)]).select(list(columns))
+
+    def add(self, rows: pa.Table) -> None:
+        """Append `rows`, whose ids are new."""
+        ids = self.ids()
+        with self._writing():
+            self._table.add(rows)
+        self._ids = np.sort(np.concatenate([ids, numbers(rows, "id")]), kind="stable")
+
+    def replace(self, rows: pa.Table) -> None:
+        """Put `rows` in the place of the rows with the same ids, which exist."""
+        with self._writing():
+            result = self._table.merge_insert("id").when_matched_update_all().execute(rows)
+        if result.num_updated_rows != len(rows):
+            raise CollectionDamaged(
+                f"{self.path}: {result.num_updated_rows} rows have the ids of {len(rows)}; run `mmsearch repair`"
+            )
+
+    def delete(self, ids: Ids) -> None:
+        """Remove the rows with `ids`; ids without a row are ignored."""
+        expressions = filters()
+        for start in range(0, len(ids), _IDS_IN_A_FILTER):
+            removed = ids[start : start + _IDS_IN_A_FILTER]
+            remaining = np.setdiff1d(self.ids(), removed, assume_unique=True)
+            with self._writing():
+                self._table.delete(expressions.col("id").isin(removed.tolist()))
+            self._ids = remaining
+
+    def optimize(self, *, force: bool = False) -> bool:
+        """Merge small files and drop old versions when there are many of either, or always; true when it was done.
+
+        The newest 10 versions and those of the last 24 hours stay. When merging fails, for want of room above all, old
+        versions are dropped nevertheless. Readers of the snapshot are not concerned.
+
+        Raises:
+            CollectionDamaged: the rows were not the same afterwards; the version before was restored.
+        """
+        statistics = self._table.stats()["fragment_stats"]
+        old = len(manifests(self.path)) - len(kept_manifests(self.path, KEPT_VERSIONS, KEPT_SECONDS))
+        if not force and statistics["num_small_fragments"] < _SMALL_FRAGMENTS and old < _OLD_VERSIONS:
+            return False
+        version, ids = self.version, self.ids()
+        try:
+            self._table.optimize(cleanup_older_than=self._kept_age())
+        except (RuntimeError, OSError, ValueError) as error:
+            _log.warning(
+                "%s: small files could not be merged (%s); dropping old versions only", self.path, _short(error)
+            )
+            self._table.checkout_latest()
+            prune_old_versions(self.path, KEPT_VERSIONS, KEPT_SECONDS, data_files=int(statistics["num_fragments"]))
+        self._row_ids = self._ids = None
+        if not np.array_equal(self.ids(), ids):
+            self._row_ids = self._ids = None
+            self._table.restore(version)
+            raise CollectionDamaged(f"{self.path}: merging small files changed the rows, so it was undone")
+        return True
+
+    def _kept_age(self) -> timedelta:
+        """Versions younger than this stay: a day, or as old as the tenth newest."""
+        newest = manifests(self.path)[:KEPT_VERSIONS]
+        age = time.time() - newest[-1].stat().st_mtime if newest else 0.0
+        return timedelta(seconds=max(KEPT_SECONDS, age + 1))
+
+    def _row_places(self) -> tuple[Ids, Ids]:
+        if self._row_ids is None:
+            with self._reading():
+                table = self._table.search().select(["id"]).with_row_id(True).to_arrow()
+            order = np.argsort(numbers(table, "id"), kind="stable")
+            self._row_ids = numbers(table, "id")[order], table.column("_rowid").to_numpy()[order]
+        return self._row_ids
+
+    def _open_or_create(self, quarantine: Path | None) -> Any:
+        candidates = manifests(self.path)[:_VERSIONS_TRIED]
+        if quarantine is None:
+            return self._open_as_it_is()
+        if not candidates:
+            # A directory without any manifest is what a process killed before its first commit leaves: an empty table.
+            return self._database.create_table(self._name, schema=self._schema)
+        moved: list[tuple[Path, Path]] = []
+        reason = ""
+        for manifest in candidates:
+            try:
+                self._table = self._database.open_table(self._name)
+                self._check_readable()
+            except (RuntimeError, ValueError, OSError, CollectionDamaged) as error:
+                reason = reason or _short(error)
+                moved.append(_move_aside(manifest, quarantine))
+                continue
+            if moved:
+                self.healed = (
+                    f"{self.path}: the newest version could not be read ({reason}); moved to {quarantine}, and version "
+                    f"{self.version} is used: what came after it is indexed again"
+                )
+            return self._table
+        for original, aside in moved:
+            aside.rename(original)
+        raise CollectionDamaged(f"{self.path}: cannot be read ({reason}); run `mmsearch repair`")
+
+    def _open_as_it_is(self) -> Any:
+        with self._reading():
+            self._table = self._database.open_table(self._name)
+            self._check_readable()
+        return self._table
+
+    def _check_readable(self) -> None:
+        # A manifest of zeros opens as a table without columns, so opening alone proves nothing.
+        if self._table.schema.names != self._schema.names:
+            found = ", ".join(self._table.schema.names) or "none"
+            raise CollectionDamaged(f"{self.path}: its columns are not ours ({found}); run `mmsearch repair`")
+        self._row_ids = self._ids = None
+        self.ids()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, OSError) as error:
+            raise CollectionDamaged(f"{self.path}: cannot be read ({_short(error)}); run `mmsearch repair`") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._row_ids = None
+        try:
+            yield
+        except (RuntimeError, OSError) as error:
+            self._ids = None
+            raise CollectionError(
+                f"{self.path}: cannot be written ({_short(error)}); see that the disk has room, then run it again"
+            ) from error
+
+
+def _move_aside(manifest: Path, quarantine: Path) -> tuple[Path, Path]:
+    make_directory(quarantine)
+    aside = quarantine / f"{manifest.parent.parent.name}-{time.time_ns()}-{manifest.name}"
+    manifest.rename(aside)
+    fsync_dir(manifest.parent)
+    fsync_dir(quarantine)
+    return manifest, aside
+
+
+def _short(error: BaseException) -> str:
+    """The first line of a LanceDB error without the place in its sources."""
+    return str(error).split(", /")[0].splitlines()[0][:300] if str(error) else type(error).__name__
+
+
+def _lancedb() -> Any:
+    # Read when the library is loaded: what it logs about commits and compactions is no news to a user.
+    os.environ.setdefault("LANCEDB_LOG", "error")
+    import lancedb
+
+    return lancedb
+
+
+def filters() -> Any:
+    """The module with `col` and `lit`, from which filters are built."""
+    from lancedb import expr
+
+    return expr

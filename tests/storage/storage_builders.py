@@ -1,0 +1,98 @@
+"""Small collections, made quickly: unit vectors, rows, snapshots, items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mmsearch.exact_search import unit_float32
+from mmsearch.manifest import ModelRef, Root
+from mmsearch.segment import SegmentRow
+from mmsearch.snapshot import Snapshot
+from mmsearch.snapshot_manifest import SnapshotHead
+from mmsearch.snapshot_writer import SnapshotWriter
+from mmsearch.store import Item
+from mmsearch.types import Kind
+
+DIM = 16
+MODEL = ModelRef("mini", "0123abcd", DIM)
+ROOT = Root(1, b"/photos", 42)
+HEAD = SnapshotHead(MODEL.fingerprint, MODEL.name, DIM, (ROOT,), {"image": 1}, {"items": 3})
+
+Vectors = npt.NDArray[np.float32]
+
+
+def unit_vectors(count: int, *, dim: int = DIM, seed: int = 0) -> Vectors:
+    """Random unit vectors (count, dim)."""
+    vectors = np.random.default_rng(seed).standard_normal((count, dim), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def vector_of(id: int, revision: int = 1) -> Vectors:
+    """The vector (DIM,) that tests give to an item: another one for every id and revision, exact in float16."""
+    vector = np.random.default_rng([id, revision]).standard_normal(DIM)
+    return unit_float32((vector / np.linalg.norm(vector)).astype(np.float16)[np.newaxis]).reshape(DIM)
+
+
+def segment_row(
+    id: int,
+    revision: int = 1,
+    *,
+    kind: Kind = "image",
+    path: bytes | None = None,
+    missing: bool = False,
+    root_id: int = 1,
+) -> SegmentRow:
+    """A row with every optional field filled."""
+    return SegmentRow(
+        id=id,
+        revision=revision,
+        kind=kind,
+        root_id=root_id,
+        path=b"dir%d/file%d.jpg" % (id % 3, id) if path is None else path,
+        part=0,
+        status="ok",
+        missing=missing,
+        width=640,
+        height=480,
+        text=f"caption {id}" if kind == "text" else None,
+        locator=f"line {id}" if kind == "text" else None,
+    )
+
+
+def block(rows: Sequence[SegmentRow]) -> tuple[Sequence[SegmentRow], Vectors]:
+    """Rows with the vectors that `vector_of` gives them."""
+    return rows, np.array([vector_of(row.id, row.revision) for row in rows], np.float32).reshape(len(rows), DIM)
+
+
+def keys(pairs: Iterable[tuple[int, int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pairs of id and revision as two arrays."""
+    table = np.array(list(pairs), np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def publish(directory: Path, rows: Sequence[SegmentRow] = (), dead: Iterable[tuple[int, int]] = ()) -> int:
+    """Publish the difference to the live snapshot, which is opened if there is one."""
+    previous = Snapshot.open(directory) if (directory / "CURRENT").exists() else None
+    added = [block(rows)] if rows else []
+    return SnapshotWriter(directory, threads=1).publish(HEAD, previous=previous, added=added, dead=keys(dead))
+
+
+def item(id: int, **changes: object) -> Item:
+    """An item that can be found, `changes` applied."""
+    values: dict[str, object] = {
+        "id": id,
+        "root_id": 1,
+        "path": b"dir/file%d.jpg" % id,
+        "kind": "image",
+        "status": "ok",
+        "hash": bytes(32),
+        "size": 1000 + id,
+        "mtime_ns": 5,
+        "checked_ns": 6,
+    }
+    return Item(**(values | changes))  # type: ignore[arg-type]

@@ -1,0 +1,119 @@
+"""Old versions: kept by number and age, dropped even when there is no room to merge, never one file too many."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from storage_builders import MODEL, item, vector_of
+
+from mmsearch import store_tables
+from mmsearch.store import Store
+from mmsearch.store_prune import kept_manifests, manifests, prune_old_versions
+
+DAY = 24 * 3600
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """A table of 30 puts of one item after 20 that were deleted, all but the last 12 versions three days old."""
+    with Store.open(tmp_path, MODEL) as store:
+        for id in range(1, 51):
+            store.put([item(id)], {id: vector_of(id)})
+            if id == 20:
+                store.delete(np.arange(1, 21))
+    for table in tables(tmp_path):
+        for manifest in manifests(table)[12:]:
+            os.utime(manifest, (time.time() - 3 * DAY,) * 2)
+    return tmp_path
+
+
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """No file may grow beyond 2000 bytes: enough for a manifest's neighbours, too little to merge fifty files."""
+    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, old_handler)
+
+
+def tables(collection: Path) -> list[Path]:
+    return [collection / "items.lance", collection / "vectors" / f"{MODEL.fingerprint}.lance"]
+
+
+def check_content(collection: Path) -> None:
+    with Store.open(collection, MODEL) as store:
+        assert store.warnings == ()
+        assert store.revisions()[0].tolist() == list(range(21, 51))
+        assert len(store.items(np.arange(21, 51))) == 30
+        assert store.vectors(np.arange(21, 51)).shape == (30, 16)
+
+
+def test_ten_versions_and_those_of_a_day_are_kept(collection: Path) -> None:
+    table = collection / "items.lance"
+    assert kept_manifests(table, 10, DAY) == manifests(table)[:12]
+    assert kept_manifests(table, 20, DAY) == manifests(table)[:20]
+    assert kept_manifests(table, 10, 4 * DAY) == manifests(table)
+
+
+def test_versions_are_numbered_from_the_newest(collection: Path) -> None:
+    with Store.open(collection, MODEL) as store:
+        newest = store.versions()["items"]
+    names = [int(path.stem) for path in manifests(collection / "items.lance")]
+    assert [2**64 - 1 - name for name in names] == list(range(newest, 0, -1))
+
+
+def test_pruning_drops_old_versions_and_the_files_only_they_need(collection: Path) -> None:
+    for table in tables(collection):
+        data_before = set((table / "data").iterdir())
+        kept = manifests(table)[:12]
+        freed = prune_old_versions(table, 10, DAY, data_files=30)
+        assert freed > 0
+        assert manifests(table) == kept
+        assert len(data_before - set((table / "data").iterdir())) == 20
+    check_content(collection)
+
+
+def test_pruning_does_nothing_when_the_manifest_does_not_name_what_the_table_has(collection: Path) -> None:
+    table = collection / "items.lance"
+    before = sorted(table.rglob("*"))
+    assert prune_old_versions(table, 10, DAY, data_files=31) == 0
+    manifest = manifests(table)[0]
+    content = manifest.read_bytes()
+    manifest.write_bytes(content[:-1])
+    assert prune_old_versions(table, 10, DAY, data_files=30) == 0
+    manifest.write_bytes(content)
+    assert sorted(table.rglob("*")) == before
+
+
+def test_optimise_drops_old_versions_and_keeps_ten_of_whatever_age(
+    collection: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_tables, "KEPT_SECONDS", 0)
+    time.sleep(1.5)
+    with Store.open(collection, MODEL) as store:
+        for _ in range(12):
+            store.put([item(50)], {50: vector_of(50)})
+        store.optimize()
+    for table in tables(collection):
+        assert 10 <= len(manifests(table)) <= 14
+    check_content(collection)
+
+
+def test_old_versions_are_dropped_although_there_is_no_room_to_merge(
+    collection: Path, no_room: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Store.open(collection, MODEL) as store:
+        store.optimize()
+        assert store.revisions()[0].tolist() == list(range(21, 51))
+    assert caplog.text.count("could not be merged") == 2
+    assert all(len(manifests(table)) == 12 for table in tables(collection))
+    check_content(collection)
