@@ -9,6 +9,7 @@ from typing import Literal
 Kind = Literal["image", "text"]
 Status = Literal["ok", "partial", "error"]
 RankedBy = Literal["similarity", "itm"]
+RootTrouble = Literal["gone", "empty", "another device"]
 
 
 class Reason(enum.StrEnum):
@@ -51,10 +52,10 @@ class Skipped:
 class Hit:
     """One answer to a query, best first by `score`.
 
-    `rank` starts at 1. `similarity` is always the raw cosine in [-1, 1]; `score` is what the order follows and equals it
-    unless `ranked_by` is "itm". `path` is a str with surrogateescape, so `open(hit.path)` works for every name.
-    `part` numbers the passage or row inside a text file; `locator` names it for a person ("line 12"). `missing` is true when the
-    file was not to be seen at the last look at its root.
+    `rank` starts at 1. `similarity` is always the raw cosine in [-1, 1]; `score` is what the order follows and equals
+    it unless `ranked_by` is "itm". `path` is a str with surrogateescape, so `open(hit.path)` works for every name.
+    `part` numbers the passage or row inside a text file; `locator` names it for a person ("line 12"). `missing` is
+    true when the file was not to be seen at the last look at its root.
     """
 
     rank: int
@@ -73,7 +74,8 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What one run of indexing did. Counts are files; `items` is what the collection holds afterwards (rows that can be found).
+    """What one run of indexing did. Counts are files; `items` is what the collection holds afterwards (rows that can
+    be found).
 
     `failed_before` are files that failed in an earlier run, have not changed since, and were not tried again.
     `warnings` are sentences for a person (a root that is gone, files that are other than their names say).
@@ -91,3 +93,38 @@ class IndexReport:
     seconds: float
     interrupted: bool = False
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RootInfo:
+    """One registered root: its `path` (str with surrogateescape) and what is wrong with it now, None if healthy."""
+
+    path: str
+    trouble: RootTrouble | None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """What a collection holds and how it is answered from.
+
+    `model`, `fingerprint` and `dim` are None, and `snapshot` is 0, before the first run of indexing. `images`,
+    `texts` are rows that can be found, `partial` and `missing` are among them; `failed` counts the files that could
+    not be read, by reason, most first. `index_kinds` names the kinds of vector index in use ("exact", ...).
+    `disk_bytes` is everything under `path`.
+    """
+
+    path: str
+    format: int
+    snapshot: int
+    model: str | None
+    fingerprint: str | None
+    dim: int | None
+    roots: tuple[RootInfo, ...]
+    images: int
+    texts: int
+    partial: int
+    missing: int
+    failed: tuple[tuple[Reason, int], ...]
+    index_kinds: tuple[str, ...]
+    segments: int
+    disk_bytes: int
