@@ -1,0 +1,107 @@
+"""Pixels and sentences -> embeddings, in batches; one item that the model fails on costs that item alone."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsearch.errors import ModelError
+from mmsearch.indexer.change import Change, Content, Row, Vector
+from mmsearch.indexer.interrupt import Interrupt
+from mmsearch.model import Model
+
+Encode: TypeAlias = Callable[[Sequence[Row]], NDArray[np.float32]]
+
+IMAGES_AT_ONCE = 32
+TEXTS_AT_ONCE = 64
+# More embeddings than ever wait to be written, and 6 MB at 384 dimensions.
+_REMEMBERED = 4096
+
+
+class Embedder:
+    """Gives changes the embeddings they lack, each content once. The model is read when the first one is needed."""
+
+    def __init__(self, model: Model, interrupt: Interrupt) -> None:
+        self._model = model
+        self._interrupt = interrupt
+        self._recent: OrderedDict[Content, Vector] = OrderedDict()
+
+    def embed(self, changes: Sequence[Change]) -> list[Change]:
+        """`changes` with every embedding in place; a row the model fails on has become an error row.
+
+        Asked to stop, it leaves out the changes whose embeddings are not all there yet.
+
+        Raises:
+            ModelError: the model cannot be loaded, or fails on whatever it is given.
+        """
+        wanted = {row.content: row for change in changes for row in change.rows if row.needs_embedding}
+        vectors = self._vectors(wanted)
+        for change in changes:
+            for row in change.rows:
+                vector = vectors.get(row.content) if row.needs_embedding else None
+                if isinstance(vector, ModelError):
+                    change.fail_row(row, str(vector))
+                elif vector is not None:
+                    row.give(vector)
+        return [change for change in changes if not any(row.needs_embedding for row in change.rows)]
+
+    def _vectors(self, wanted: dict[Content, Row]) -> dict[Content, Vector | ModelError]:
+        """The embedding of each content, or the model's complaint about it; without those a stop came in between."""
+        vectors: dict[Content, Vector | ModelError] = {
+            content: self._recent[content] for content in wanted.keys() & self._recent.keys()
+        }
+        rows = [row for content, row in wanted.items() if content not in vectors]
+        images = [row for row in rows if row.pixels is not None]
+        # Of like lengths together: a batch is padded to its longest sentence.
+        texts = sorted((row for row in rows if row.pixels is None), key=lambda row: len(row.item.text or ""))
+        for some, at_once, encode in (
+            (images, IMAGES_AT_ONCE, self._encode_images),
+            (texts, TEXTS_AT_ONCE, self._encode_texts),
+        ):
+            for start in range(0, len(some), at_once):
+                if self._interrupt.requested:
+                    return vectors
+                batch = some[start : start + at_once]
+                for row, vector in zip(batch, self._bisected(batch, encode), strict=True):
+                    vectors[row.content] = vector
+                    self._remember(row.content, vector)
+        return vectors
+
+    def _bisected(self, rows: Sequence[Row], encode: Encode) -> list[Vector | ModelError]:
+        """For each row its embedding, or the complaint about a row that the model fails on even alone."""
+        try:
+            return list(encode(rows))
+        except ModelError as error:
+            if len(rows) == 1:
+                self._require_sound_model(rows[0], error)
+                return [error]
+        half = len(rows) // 2
+        return self._bisected(rows[:half], encode) + self._bisected(rows[half:], encode)
+
+    def _require_sound_model(self, row: Row, error: ModelError) -> None:
+        """Raises `error` if the model fails on plain input too: then the fault is not the item's."""
+        size = self._model.preprocess
+        try:
+            if row.pixels is None:
+                self._model.encode_texts(["a"])
+            else:
+                self._model.encoder.encode_pixels(np.full((1, 3, size.height, size.width), 128, np.uint8))
+        except ModelError:
+            raise error from None
+
+    def _encode_images(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        return self._model.encoder.encode_pixels(np.stack([row.pixels for row in rows if row.pixels is not None]))
+
+    def _encode_texts(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        return self._model.encode_texts([row.item.text or "" for row in rows])
+
+    def _remember(self, content: Content, vector: Vector | ModelError) -> None:
+        if isinstance(vector, ModelError):
+            return
+        self._recent[content] = vector
+        if len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)

@@ -1,0 +1,136 @@
+"""Tables -> snapshot, as a difference: after a clean run, a kill or a lost snapshot it is the same act."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmsearch.errors import CollectionDamaged, CollectionNotFound
+from mmsearch.manifest import ModelRef, Root
+from mmsearch.segment import SegmentRow
+from mmsearch.snapshot import Snapshot
+from mmsearch.snapshot_manifest import SnapshotHead
+from mmsearch.snapshot_writer import SnapshotWriter
+from mmsearch.store import Item, Store
+
+_ROWS_AT_ONCE = 4096
+
+Ids = NDArray[np.int64]
+
+_log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Publishes the tables of one collection, for the holder of the writer lock."""
+
+    def __init__(self, directory: Path, store: Store, model: ModelRef, *, every_s: float) -> None:
+        self._directory = directory
+        self._store = store
+        self._model = model
+        self._every_s = every_s
+        self._durable = store.versions()
+        self._next = time.monotonic() + every_s
+
+    def publish_if_due(self, roots: tuple[Root, ...]) -> None:
+        """Publishes when the last time is `every_s` seconds ago."""
+        if time.monotonic() >= self._next:
+            self.publish(roots)
+
+    def publish(self, roots: tuple[Root, ...]) -> int:
+        """Makes the live snapshot hold exactly what the tables hold, durably; the number of items in it."""
+        ids, revisions = self._store.revisions()
+        head = SnapshotHead(
+            fingerprint=self._model.fingerprint,
+            model_name=self._model.name,
+            dim=self._model.dim,
+            roots=roots,
+            counts=counts(self._store),
+            table_versions=self._store.versions(),
+        )
+        try:
+            self._publish(head, ids, revisions, self._previous())
+        except CollectionDamaged as error:
+            _log.warning("%s; publishing everything anew", error)
+            self._publish(head, ids, revisions, None)
+        self._next = time.monotonic() + self._every_s
+        return len(ids)
+
+    def _publish(self, head: SnapshotHead, ids: Ids, revisions: Ids, previous: Snapshot | None) -> None:
+        live_ids, live_revisions = previous.live_keys() if previous else (ids[:0], revisions[:0])
+        added = ids[~_among(ids, revisions, live_ids, live_revisions)]
+        gone = ~_among(live_ids, live_revisions, ids, revisions)
+        # Versions alone say nothing about what can be found: rows that failed, or files that were merged.
+        same_head = previous is not None and replace(head, table_versions=previous.head.table_versions) == previous.head
+        changed = not same_head or len(added) > 0 or bool(gone.any())
+        if changed or head.table_versions != self._durable:
+            self._store.sync()
+            self._durable = head.table_versions
+        if not changed:
+            return
+        dead = (live_ids[gone], live_revisions[gone])
+        SnapshotWriter(self._directory).publish(head, previous=previous, added=self._blocks(added), dead=dead)
+
+    def _previous(self) -> Snapshot | None:
+        """The live snapshot, None when there is none that this one can build on."""
+        try:
+            previous = Snapshot.open(self._directory)
+        except CollectionNotFound:
+            return None
+        except CollectionDamaged as error:
+            _log.warning("%s; publishing everything anew", error)
+            return None
+        return previous if previous.fingerprint == self._model.fingerprint else None
+
+    def _blocks(self, ids: Ids) -> Iterator[tuple[list[SegmentRow], NDArray[np.float32]]]:
+        for start in range(0, len(ids), _ROWS_AT_ONCE):
+            block = ids[start : start + _ROWS_AT_ONCE]
+            yield [_segment_row(item) for item in self._store.items(block)], self._store.vectors(block)
+
+
+def counts(store: Store) -> dict[str, Any]:
+    """What `Collection.info` tells of the tables: rows that can be found, and failed files by reason."""
+    images = texts = partial = missing = 0
+    failed: dict[str, int] = {}
+    for (kind, status, reason, is_missing), count in store.counts().items():
+        if status == "error":
+            if not is_missing:
+                failed[str(reason)] = failed.get(str(reason), 0) + count
+            continue
+        images += count * (kind == "image")
+        texts += count * (kind == "text")
+        partial += count * (status == "partial")
+        missing += count * is_missing
+    return {"images": images, "texts": texts, "partial": partial, "missing": missing, "failed": failed}
+
+
+def _among(ids: Ids, revisions: Ids, other_ids: Ids, other_revisions: Ids) -> NDArray[np.bool_]:
+    """For each (id, revision) whether the others, ascending by id, have it."""
+    if not len(other_ids):
+        return np.zeros(len(ids), np.bool_)
+    places = np.minimum(np.searchsorted(other_ids, ids), len(other_ids) - 1)
+    same: NDArray[np.bool_] = (other_ids[places] == ids) & (other_revisions[places] == revisions)
+    return same
+
+
+def _segment_row(item: Item) -> SegmentRow:
+    return SegmentRow(
+        id=item.id,
+        revision=item.revision,
+        kind=item.kind,
+        root_id=item.root_id,
+        path=item.path,
+        part=item.part,
+        status=item.status,
+        missing=item.missing_since is not None,
+        width=item.width,
+        height=item.height,
+        text=item.text,
+        locator=item.locator,
+    )

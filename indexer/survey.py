@@ -1,0 +1,95 @@
+"""What a walk through one scope proves: which known files are gone, and whether it can be believed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from mmsearch.indexer.discover import Scope, Walk, is_excluded, split_path
+from mmsearch.indexer.known import KnownIndex
+from mmsearch.indexer.lookup import Rows
+from mmsearch.indexer.plan import Seen
+from mmsearch.indexer.roots import scope_trouble
+from mmsearch.manifest import Root
+from mmsearch.safe_text import safe_path
+from mmsearch.types import RootTrouble
+
+# A root on another device that has lost no more than this part of its files is the same root, copied or mounted anew.
+_MOST_LOST = 0.2
+
+_MEANING: dict[RootTrouble, str] = {
+    "gone": "is not there",
+    "empty": "is empty, as if a drive were not mounted",
+    "another device": "lies on another device than before",
+}
+
+
+@dataclass(slots=True)
+class Survey:
+    """One scope of a run. `trouble` is what was wrong with it before the walk.
+
+    `spared` are paths, relative to the root, below which nothing counts as gone.
+    """
+
+    scope: Scope
+    root: Root
+    trouble: RootTrouble | None
+    walk: Walk
+    seen: Seen = field(default_factory=Seen)
+    spared: frozenset[bytes] = frozenset()
+
+    @classmethod
+    def begin(cls, scope: Scope, root: Root, spared: Iterable[bytes] = ()) -> Survey:
+        """The survey of `scope`, before its walk."""
+        return cls(scope, root, scope_trouble(scope, root), Walk(scope), spared=frozenset(spared))
+
+    def known_rows(self, known: KnownIndex) -> Rows:
+        """The known rows of the scope that the walk has not come across, but not those that a moved file took over."""
+        rows = np.flatnonzero((known.root_ids == self.root.id) & ~known.seen & ~known.taken)
+        return rows[[self.scope.covers(known.path(row)) for row in rows.tolist()]] if len(rows) else rows
+
+    def gone_rows(self, known: KnownIndex) -> Rows:
+        """Those of `known_rows` whose files the walk would have come across if they were there."""
+        rows = self.known_rows(known)
+        return rows[[self._looked_at(known.path(row)) for row in rows.tolist()]] if len(rows) else rows
+
+    @property
+    def name(self) -> str:
+        """The scope as it may be shown."""
+        return safe_path(self.scope.top)
+
+    def objection(self) -> str | None:
+        """Why the walk, which has ended, proves nothing about what is gone; None when it does."""
+        trouble = self.trouble or scope_trouble(self.scope, self.root)
+        if trouble is not None:
+            return f"{self.name} {_MEANING[trouble]}"
+        if self.walk.broken is not None:
+            return f"{self.name} could not be read to the end ({self.walk.broken.strerror})"
+        return None
+
+    def moved_root(self, known: KnownIndex, *, force: bool) -> Root | None:
+        """The root as it is now when it turned up on another device with most of its files, or with `force` anyhow: it
+        lives there from now on. Otherwise None.
+        """
+        if self.trouble != "another device" or self.scope.path or self.walk.broken is not None:
+            return None
+        lost = known.count_files(self.gone_rows(known))
+        if lost > _MOST_LOST * self.seen.known and not force:
+            return None
+        return replace(self.root, device=Path(os.fsdecode(self.root.path)).stat().st_dev)
+
+    def _looked_at(self, path: bytes) -> bool:
+        """Whether the walk has been in the folder of `path`, and would have reported a file of that name."""
+        inside = path[len(self.scope.path) :].lstrip(b"/")
+        if any(is_excluded(name) for name in inside.split(b"/")):
+            return False
+        unlooked = self.walk.unread.keys() | self.spared
+        while unlooked and path:
+            if path in unlooked:
+                return False
+            path = split_path(path)[0]
+        return b"" not in unlooked
