@@ -1,0 +1,141 @@
+"""Readers of the two JSON shapes that published sets of captions come in: Karpathy's splits and COCO's captions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mmsearch.errors import DatasetError
+from mmsearch.eval.dataset_entries import Listing, Pair, Problem, plain_name
+from mmsearch.safe_text import plain_text
+
+Record = dict[str, Any]
+
+
+def read_json(source: Path, *, split: str | None, most_captions: int | None) -> Listing:
+    """Return the images of a JSON file in Karpathy's or in COCO's shape, at most `most_captions` captions each.
+
+    Raises:
+        DatasetError: it is neither, or the split is not one of its own; the message lists those.
+    """
+    data = source.read_bytes()
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{source.name} is not JSON ({error}), expected Karpathy's or COCO's captions") from error
+    if not isinstance(document, dict):
+        raise DatasetError(f"{source.name} is a JSON {type(document).__name__}, expected an object with images")
+    images = _records(document, "images", source.name)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if "annotations" not in document:
+        chosen, kept = _of_split(source.name, images, split)
+        pairs, problems = _karpathy(kept)
+        return _listing("karpathy", chosen, sha256, pairs, problems, most_captions)
+    if split is not None:
+        raise DatasetError(f"{source.name} is in COCO's shape, which has no splits; leave out --split {split}")
+    pairs, problems = _coco(images, _records(document, "annotations", source.name))
+    return _listing("coco", None, sha256, pairs, problems, most_captions)
+
+
+def _of_split(name: str, images: list[Record], split: str | None) -> tuple[str, list[Record]]:
+    """Return the splits asked for and their images. `restval` is never taken for `train`: ask for train+restval."""
+    counts = Counter(_text(image, "split", f"image {i}") for i, image in enumerate(images))
+    known = ", ".join(f"{key} ({count} images)" for key, count in sorted(counts.items()))
+    if split is None and len(counts) > 1:
+        raise DatasetError(f"{name} has the splits {known}; say which with --split, several joined by '+'")
+    wanted = set(split.split("+")) if split is not None else set(counts)
+    if not wanted <= set(counts):
+        raise DatasetError(f"{name} has no split {split!r}, expected one of {known}, or several joined by '+'")
+    return "+".join(sorted(wanted)), [image for image in images if image["split"] in wanted]
+
+
+def _karpathy(images: list[Record]) -> tuple[list[Pair], list[Problem]]:
+    pairs: list[Pair] = []
+    problems: list[Problem] = []
+    for image in images:
+        where = f"image {image.get('imgid', image.get('cocoid', '?'))}"
+        filename = _text(image, "filename", where)
+        folder = _text(image, "filepath", where) if "filepath" in image else ""
+        name = plain_name(f"{folder}/{filename}" if folder else filename)
+        sentences = _records(image, "sentences", where, empty=True)
+        if not sentences:
+            pairs.append(Pair(name, None, "", where))
+        for sentence in sentences:
+            number = _number(sentence, "sentid", where)
+            # `raw` is what was written; the tokens have lost case and punctuation
+            caption = plain_text(_text(sentence, "raw", f"{where} sentence {number}")).strip()
+            if caption:
+                pairs.append(Pair(name, caption, f"{number:012d}", where))
+            else:
+                problems.append(Problem("blank captions", f"sentence {number}", name))
+    return pairs, problems
+
+
+def _coco(images: list[Record], annotations: list[Record]) -> tuple[list[Pair], list[Problem]]:
+    problems: list[Problem] = []
+    names = {_number(image, "id", "image"): plain_name(_text(image, "file_name", "image")) for image in images}
+    captions: dict[int, list[tuple[int, str]]] = {id: [] for id in names}
+    for annotation in annotations:
+        number = _number(annotation, "id", "annotation")
+        where = f"annotation {number}"
+        image_id = _number(annotation, "image_id", where)
+        text = plain_text(_text(annotation, "caption", where)).strip()
+        if image_id not in names:
+            problems.append(Problem("captions of unlisted images", where, f"image {image_id}"))
+        elif not text:
+            problems.append(Problem("blank captions", where, names[image_id]))
+        else:
+            captions[image_id].append((number, text))
+    pairs: list[Pair] = []
+    for image_id, name in names.items():
+        if not captions[image_id]:
+            pairs.append(Pair(name, None, "", f"image {image_id}"))
+        pairs.extend(
+            Pair(name, text, f"{number:012d}", f"image {image_id}") for number, text in sorted(captions[image_id])
+        )
+    return pairs, problems
+
+
+def _listing(
+    format: str, split: str | None, sha256: str, pairs: list[Pair], problems: list[Problem], most: int | None
+) -> Listing:
+    """Return the listing with at most `most` captions an image, the first ones, and a note that says so."""
+    taken: Counter[str] = Counter()
+    kept = []
+    for pair in pairs:
+        taken[pair.image] += 1
+        if most is None or taken[pair.image] <= most:
+            kept.append(pair)
+    notes = []
+    if len(kept) < len(pairs):
+        notes.append(
+            f"the first {most} captions of each image: {len(pairs) - len(kept)} more left out (--all-captions)"
+        )
+    bare = sum(pair.caption is None for pair in kept)
+    if bare:
+        notes.append(f"{bare} images have no captions and stay in the gallery as distractors")
+    return Listing(format, split, sha256, tuple(kept), tuple(problems), tuple(notes))
+
+
+def _records(document: Record, field: str, where: str, *, empty: bool = False) -> list[Record]:
+    value = document.get(field)
+    if not isinstance(value, list) or not (value or empty) or not all(isinstance(record, dict) for record in value):
+        raise DatasetError(f"{where} has no list of objects {field!r}, expected Karpathy's or COCO's captions")
+    return value
+
+
+def _text(record: Record, field: str, where: str) -> str:
+    value = record.get(field)
+    if not isinstance(value, str):
+        raise DatasetError(f"{where} has {value!r} as {field!r}, expected a string")
+    return value
+
+
+def _number(record: Record, field: str, where: str) -> int:
+    value = record.get(field)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DatasetError(f"{where} has {value!r} as {field!r}, expected an integer")
+    return value

@@ -1,0 +1,93 @@
+"""The product's own search inside an evaluation: its index against exact search, and how long a whole query takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmsearch.errors import CollectionMismatch
+from mmsearch.eval.ann_recall import AnnReport, measure_collection, measure_index
+from mmsearch.eval.embeddings import Embedded
+from mmsearch.eval.latency import Latency, latency_of, spread
+from mmsearch.eval.per_query import hit_at_k
+from mmsearch.eval.ranks import rank_lists
+from mmsearch.eval.record import AnnScores
+from mmsearch.eval.scores import BothDirections
+from mmsearch.model import Model
+from mmsearch.snapshot import Snapshot
+from mmsearch.vector_index import IndexKind, VectorIndex, build_index
+
+TIMED_QUERIES = 200
+HITS = 10  # of a timed query, the default page
+
+
+@dataclass(frozen=True, slots=True)
+class ProductSearch:
+    """What the product's index reaches over the images, and the latency of whole queries."""
+
+    ann: AnnScores
+    query: Latency
+
+
+def measure_product_search(
+    embedded: Embedded, model: Model, ranks: BothDirections, *, kind: IndexKind | None
+) -> ProductSearch:
+    """Return recall of the index the product builds over the images (or of `kind`), and the latency of text queries."""
+    index = build_index(embedded.images, kind=kind)
+    report = measure_index(index, embedded.images, embedded.captions)
+    ann = _ann_scores(report, _hit_rates(report, embedded, ranks))
+    return ProductSearch(ann, _query_latency(embedded, model, index))
+
+
+def measure_own_collection(directory: Path, embedded: Embedded, model: Model) -> AnnScores:
+    """Return recall and latency of the index of the collection in `directory`, asked with the captions of the dataset.
+
+    Raises:
+        CollectionMismatch: another model built the collection.
+        CollectionNotFound, CollectionDamaged: there is none, or its files do not fit together.
+        UsageError: it holds no images.
+    """
+    with Snapshot.open(directory) as snapshot:
+        if snapshot.fingerprint != model.fingerprint:
+            raise CollectionMismatch(
+                f"the collection was built by the model '{snapshot.model_name}' ({snapshot.fingerprint[:12]}), not by"
+                f" '{model.name}' ({model.fingerprint[:12]}): evaluate with --model for the one that built it"
+            )
+        return _ann_scores(measure_collection(snapshot, embedded.captions), {})
+
+
+def _hit_rates(report: AnnReport, embedded: Embedded, ranks: BothDirections) -> dict[int, tuple[float, float]]:
+    """Return recall_at_k of exact and of indexed search over the captions that were asked and have an image."""
+    asked = np.intersect1d(report.asked, ranks.text_to_image.ranks.queries)
+    if not len(asked):
+        return {}
+    exact_places = np.searchsorted(ranks.text_to_image.ranks.queries, asked)
+    relevance = embedded.dataset.relevance("text_to_image").subset(asked)
+    indexed = rank_lists(report.found[np.searchsorted(report.asked, asked)], relevance)
+    return {
+        k: (
+            float(hit_at_k(ranks.text_to_image.ranks, k)[exact_places].mean()),
+            float(hit_at_k(indexed, k).mean()),
+        )
+        for k in report.recall
+    }
+
+
+def _ann_scores(report: AnnReport, hit_rate: dict[int, tuple[float, float]]) -> AnnScores:
+    return AnnScores(
+        index=report.index,
+        vectors=report.vectors,
+        queries=len(report.asked),
+        recall=report.recall,
+        hit_rate=hit_rate,
+        search=report.latency,
+        exact=report.exact_latency,
+    )
+
+
+def _query_latency(embedded: Embedded, model: Model, index: VectorIndex) -> Latency:
+    texts = [embedded.dataset.captions[row] for row in spread(len(embedded.dataset.captions), TIMED_QUERIES)]
+    hits = min(HITS, len(embedded.images))
+    return latency_of(lambda text: index.search(model.encode_texts([text]), hits), texts)

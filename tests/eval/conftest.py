@@ -1,0 +1,34 @@
+"""A finished evaluation of the tiny model, shared by the tests that only look at one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from colour_pictures import write_colour_pairs
+
+from mmsearch.eval.datasets import load_dataset
+from mmsearch.eval.embeddings import Embedded
+from mmsearch.eval.record import EvalRun
+from mmsearch.eval.run import EvalOptions, embed, evaluate_embedded
+from mmsearch.model import Model, load_model
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run with the model and the embeddings it came from. Read only."""
+
+    model: Model
+    embedded: Embedded
+    run: EvalRun
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The colour pictures, measured with few resamples and no cache."""
+    options = EvalOptions(use_cache=False, resamples=500, folds=2)
+    model = load_model(tiny_model_dir, threads=1)
+    dataset = load_dataset(write_colour_pairs(tmp_path_factory.mktemp("colours")))
+    embedded = embed(dataset, model, options)
+    return Finished(model, embedded, evaluate_embedded(embedded, model, options))
