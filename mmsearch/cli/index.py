@@ -1,0 +1,98 @@
+"""`mmsearch index`: photos and texts into the collection."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption, ModelOption
+from mmsearch.cli.output import note, path_fields, print_json, print_lines
+from mmsearch.errors import UsageError
+from mmsearch.types import IndexReport
+
+INTERRUPTED = 130
+SOME_SKIPPED = 3
+
+
+def index(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders and files to index.")],
+    prune: Annotated[bool, typer.Option("--prune", help="Remove what is gone from the disk.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Prune even when very much is gone.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file again, changed or not.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when a file could not be read.")] = False,
+    as_json: JsonOption = False,
+    collection: CollectionOption = None,
+    model: ModelOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Index photos and texts in folders, or what is new there.
+
+    Files that have not changed since the last time cost next to nothing. Interrupt it at any time and run it again: it
+    goes on where it was. Originals are only ever read.
+    """
+    if force and not prune:
+        raise UsageError("--force is only for --prune: give both or neither")
+    from mmsearch.cli.progress import progress_bar
+    from mmsearch.collection import Collection
+    from mmsearch.settings import load_settings, resolve_collection
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings = load_settings()
+    directory = resolve_collection(collection or settings.collection)
+    with (
+        Collection.open(directory, model=model or settings.model, settings=settings) as opened,
+        progress_bar() as progress,
+    ):
+        report = opened.add(
+            paths, prune=prune, force=force, verify=verify, retry_failed=retry_failed, progress=progress
+        )
+    for warning in report.warnings:
+        note(warning)
+    if as_json:
+        print_json(_as_json(report))
+    else:
+        print_lines(_summary(report))
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if strict and (report.skipped or report.failed_before):
+        raise typer.Exit(SOME_SKIPPED)
+
+
+def _as_json(report: IndexReport) -> dict[str, object]:
+    return {
+        "indexed": report.indexed,
+        "unchanged": report.unchanged,
+        "moved": report.moved,
+        "missing": report.missing,
+        "removed": report.removed,
+        "ignored": report.ignored,
+        "failed_before": report.failed_before,
+        "items": report.items,
+        "skipped": [{**path_fields(each.path), "reason": each.reason.value} for each in report.skipped],
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _summary(report: IndexReport) -> Iterator[str]:
+    rate = f" ({report.indexed / report.seconds:,.1f} files/s)" if report.indexed and report.seconds > 0 else ""
+    yield f"{'Interrupted' if report.interrupted else 'Done'} in {report.seconds:,.1f} s{rate}"
+    counts = {
+        "indexed": report.indexed,
+        "unchanged": report.unchanged,
+        "moved": report.moved,
+        "missing": report.missing,
+        "removed": report.removed,
+        "ignored": report.ignored,
+        "failed before": report.failed_before,
+    }
+    yield "  " + ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "indexed")
+    if report.skipped:
+        reasons = Counter(each.reason.value for each in report.skipped).most_common()
+        listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+        yield f"  {len(report.skipped):,} could not be read: {listed} (mmsearch info --errors lists them)"
+    yield f"  {report.items:,} items can be found"
