@@ -114,6 +114,9 @@ class Segment:
         self._directory = directory / info.name
         self._threads = threads
         for name, expected in info.files.items():
+            # Codes can be done without, so losing them does not make the segment unusable.
+            if name == INDEX_FILE:
+                continue
             size = (self._directory / name).stat().st_size
             if size != expected.bytes:
                 raise self._damaged(name, f"has {size} bytes, not {expected.bytes}")
@@ -129,7 +132,7 @@ class Segment:
 
     @cached_property
     def index(self) -> VectorIndex:
-        """The index over `vectors`. When its file is gone or damaged: exact search, same answers in more time."""
+        """The index over `vectors`. When its file is gone or damaged: exact search, right answers in more time."""
         path = self._directory / INDEX_FILE
         try:
             expected = self.info.files.get(INDEX_FILE)
@@ -139,6 +142,15 @@ class Segment:
         except (OSError, ValueError) as error:
             _log.warning("%s: cannot be used (%s); searching without it, `mmsearch repair` makes it anew", path, error)
             return ExactIndex(self.vectors)
+
+    @property
+    def index_is_lost(self) -> bool:
+        """True when the file of the index is gone or has another size than it was written with."""
+        expected = self.info.files.get(INDEX_FILE)
+        try:
+            return expected is not None and (self._directory / INDEX_FILE).stat().st_size != expected.bytes
+        except OSError:
+            return True
 
     def row(self, number: int) -> SegmentRow:
         """Row `number` with its strings."""
@@ -192,10 +204,12 @@ class Segment:
         places = np.minimum(np.searchsorted(own, ids), len(own) - 1)
         return np.where(own[places] == ids, places, -1).astype(np.int64)
 
-    def damaged_files(self) -> list[str]:
+    def damaged_files(self, *, index_too: bool = True) -> list[str]:
         """One sentence for each file that is not byte for byte what was written; reads everything."""
         found = []
         for name, expected in self.info.files.items():
+            if name == INDEX_FILE and not index_too:
+                continue
             try:
                 if file_info(self._directory / name) != expected:
                     found.append(f"{self._directory / name}: content does not fit its sha256")

@@ -164,12 +164,13 @@ class SnapshotWriter:
         """`parts` of one kind after merging the small ones and those with many dead rows; empty ones are dropped."""
         parts = [part for part in parts if len(part.live)]
         chosen = choose_merge([len(part.live) for part in parts], [part.segment.info.rows for part in parts])
+        chosen |= {place for place, part in enumerate(parts) if part.segment.index_is_lost}
         if not chosen:
             return parts
         with self._writer(number, kind, dim) as writer:
             for place in chosen:
                 # Copying hides damage for good, because the copy gets a fresh hash.
-                damaged = parts[place].segment.damaged_files()
+                damaged = parts[place].segment.damaged_files(index_too=False)
                 if damaged:
                     raise CollectionDamaged(f"{damaged[0]}; run `mmsearch repair`")
                 writer.append_from(parts[place].segment, parts[place].live)

@@ -153,6 +153,24 @@ def test_flip_in_the_faiss_file_is_found_and_answers_stay_right(
     assert "index.faiss: cannot be used" in caplog.text
 
 
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_lost_faiss_file_costs_time_only_and_the_next_publication_makes_it_anew(indexed: Path, damage: str) -> None:
+    (path,) = indexed.rglob("index.faiss")
+    with Snapshot.open(indexed) as snapshot:
+        before = snapshot.search(QUERY, 10, kind="image")
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    with Snapshot.open(indexed) as snapshot:
+        assert snapshot.search(QUERY, 10, kind="image") == before
+        assert any("index.faiss" in sentence for sentence in snapshot.verify())
+    publish(indexed, [segment_row(3000)])
+    with Snapshot.open(indexed) as snapshot:
+        assert sorted(segment.index.kind for segment in snapshot.segments) == ["exact", "rabitq"]
+        assert snapshot.verify() == []
+
+
 def wild_rows(collection: Path, column: str) -> Iterator[None]:
     """Each segment in turn has a wild number in all rows of `column`."""
     for path in collection.rglob("rows.npy"):
@@ -223,6 +241,8 @@ def test_newer_snapshot_format_is_refused_naming_both(collection: Path) -> None:
         ("name", "image-1-x/../y"),
         ("kind", "video"),
         ("files", {"../x": {"sha256": "", "bytes": 1}}),
+        ("dead", "////fw=="),
+        ("vectors", "float8"),
     ],
 )
 def test_manifest_cannot_lead_out_of_its_directory(collection: Path, key: str, value: object) -> None:
@@ -230,7 +250,7 @@ def test_manifest_cannot_lead_out_of_its_directory(collection: Path, key: str, v
     body = load_checked(path.read_bytes())
     body["segments"][0][key] = value
     path.write_bytes(dump_checked(body))
-    with pytest.raises(CollectionDamaged, match=r"no publisher gives|not known"):
+    with pytest.raises(CollectionDamaged, match=r"no publisher gives|not known|lies outside"):
         Snapshot.open(collection)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -68,6 +69,7 @@ def test_tables_are_found_again_with_everything_in_them(tmp_path: Path) -> None:
         put(store, 1, 2, 3)
     with Store.open(tmp_path, MODEL) as store:
         assert store.warnings == ()
+        assert stat.S_IMODE((tmp_path / "vectors").stat().st_mode) == 0o700
         assert store.known_files().ids.tolist() == [1, 2, 3]
         np.testing.assert_array_equal(store.vectors(ids(2)), [vector_of(2)])
 
