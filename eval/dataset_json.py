@@ -29,15 +29,17 @@ def read_json(source: Path, *, split: str | None, most_captions: int | None) -> 
     if not isinstance(document, dict):
         raise DatasetError(f"{source.name} is a JSON {type(document).__name__}, expected an object with images")
     images = _records(document, "images", source.name)
-    sha256 = hashlib.sha256(data).hexdigest()
+    chosen = None
     if "annotations" not in document:
-        chosen, kept = _of_split(source.name, images, split)
-        pairs, problems = _karpathy(kept)
-        return _listing("karpathy", chosen, sha256, pairs, problems, most_captions)
-    if split is not None:
+        chosen, of_split = _of_split(source.name, images, split)
+        pairs, problems = _karpathy(of_split)
+    elif split is None:
+        pairs, problems = _coco(images, _records(document, "annotations", source.name))
+    else:
         raise DatasetError(f"{source.name} is in COCO's shape, which has no splits; leave out --split {split}")
-    pairs, problems = _coco(images, _records(document, "annotations", source.name))
-    return _listing("coco", None, sha256, pairs, problems, most_captions)
+    kept, notes = _first_captions(pairs, most_captions)
+    kind = "coco" if "annotations" in document else "karpathy"
+    return Listing(kind, chosen, hashlib.sha256(data).hexdigest(), tuple(kept), tuple(problems), notes)
 
 
 def _of_split(name: str, images: list[Record], split: str | None) -> tuple[str, list[Record]]:
@@ -99,10 +101,8 @@ def _coco(images: list[Record], annotations: list[Record]) -> tuple[list[Pair], 
     return pairs, problems
 
 
-def _listing(
-    format: str, split: str | None, sha256: str, pairs: list[Pair], problems: list[Problem], most: int | None
-) -> Listing:
-    """Return the listing with at most `most` captions an image, the first ones, and a note that says so."""
+def _first_captions(pairs: list[Pair], most: int | None) -> tuple[list[Pair], tuple[str, ...]]:
+    """Return the first `most` captions of each image, and notes that say what is not as a reader may expect."""
     taken: Counter[str] = Counter()
     kept = []
     for pair in pairs:
@@ -117,7 +117,7 @@ def _listing(
     bare = sum(pair.caption is None for pair in kept)
     if bare:
         notes.append(f"{bare} images have no captions and stay in the gallery as distractors")
-    return Listing(format, split, sha256, tuple(kept), tuple(problems), tuple(notes))
+    return kept, tuple(notes)
 
 
 def _records(document: Record, field: str, where: str, *, empty: bool = False) -> list[Record]:

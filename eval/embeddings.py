@@ -32,8 +32,10 @@ Pixels = npt.NDArray[np.uint8]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-IMAGE_BATCH = 32
-TEXT_BATCH = 64
+# Small batches: on a CPU they cost less time an item than large ones, and a third of the memory.
+IMAGE_BATCH = 8
+TEXT_BATCH = 16
+DECODE_AHEAD = 32  # pictures decoded before the encoder asks for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def _embed_images(
     encoded = 0
     stopwatch = _Stopwatch()
     with ThreadPoolExecutor(workers) as pool:
-        loaded = _ahead(pool, lambda path: _load(path, model.preprocess, cache, limits), paths, window=2 * IMAGE_BATCH)
+        loaded = _ahead(pool, lambda path: _load(path, model.preprocess, cache, limits), paths, window=DECODE_AHEAD)
         for batch in _batches(loaded, IMAGE_BATCH):
             fresh = {file.key: file for file in batch if isinstance(file, _Picture) and cache.get(file.key) is None}
             if fresh and not encoded:

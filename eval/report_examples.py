@@ -93,7 +93,7 @@ def pick_examples(embedded: Embedded, ranks: Ranks, direction: DirectionName, *,
     view = _View(embedded, direction, relevance)
 
     def examples(order: npt.NDArray[np.int64]) -> tuple[Example, ...]:
-        chosen = _of_distinct_images(order, ranks, relevance, direction, count)
+        chosen = _of_distinct_images(order, ranks, relevance, direction=direction, count=count)
         found_similarities, found = search_exact(
             gallery, queries[ranks.queries[chosen]], min(SHOWN_ANSWERS, len(gallery))
         )
@@ -169,7 +169,7 @@ def _margins(queries: Embeddings, gallery: Embeddings, relevance: Relevance, ran
 
 
 def _of_distinct_images(
-    order: npt.NDArray[np.int64], ranks: Ranks, relevance: Relevance, direction: DirectionName, count: int
+    order: npt.NDArray[np.int64], ranks: Ranks, relevance: Relevance, *, direction: DirectionName, count: int
 ) -> npt.NDArray[np.int64]:
     """Return the first `count` places of `order` whose images differ."""
     seen: set[int] = set()

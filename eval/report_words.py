@@ -149,7 +149,11 @@ def _cell(name: str, side: DirectionScores) -> Cell | None:
 
 
 def _range(found: Interval | None, *, scale: int) -> str:
-    return "" if found is None else f"{scale * found.low:,.1f} to {scale * found.high:,.1f}"
+    return "" if found is None else f"{_number(scale * found.low)} to {_number(scale * found.high)}"
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 1) + 0.0:,.1f}"  # + 0.0: no -0.0
 
 
 def _compared(comparison: Comparison) -> list[ComparedMetric]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,9 @@ from mmsearch.safe_text import safe_path, safe_text
 
 if TYPE_CHECKING:
     from mmsearch.eval.compare import ComparedMetric, Comparison
+    from mmsearch.eval.datasets import DatasetOptions
     from mmsearch.eval.record import AnnScores, DirectionScores, EvalRun
+    from mmsearch.eval.run import EvalOptions
     from mmsearch.eval.significance import Interval
 
 _SHOWN = ("median_rank", "mean_rank", "mrr", "map_at_r")
@@ -75,15 +78,10 @@ def eval(
 
     Embeddings are kept in the user's cache directory, so measuring again is quick.
     """
-    from mmsearch.cli.progress import progress_bar
-    from mmsearch.eval.compare import compare_runs
-    from mmsearch.eval.datasets import DatasetOptions, load_dataset
-    from mmsearch.eval.run import EvalOptions, embed, evaluate_embedded
-    from mmsearch.eval.run_file import load_run, require_writable_run, save_run, saved
-    from mmsearch.model import load_model
-    from mmsearch.settings import load_settings, resolve_collection
+    from mmsearch.eval.datasets import DatasetOptions
+    from mmsearch.eval.run import EvalOptions
+    from mmsearch.settings import resolve_collection
 
-    settings = load_settings()
     options = EvalOptions(
         k=None if k is None else _ks(k),
         rerank=rerank,
@@ -99,34 +97,65 @@ def eval(
         all_captions=all_captions,
         merge_identical_captions=merge_identical_captions,
     )
-    # Whatever can be refused is refused before the work, not after it.
-    earlier = None if compare is None else load_run(Path(compare))
-    if save is not None:
-        require_writable_run(Path(save))
-    if report is not None:
-        from mmsearch.eval.report import require_report_directory
+    result = _measured(dataset, model, reading=reading, options=options, files=_Files(report, save, compare))
+    if result.page is not None:
+        note(f"report: {safe_path(str(result.page))}")
+    for sentence in result.run.notes:
+        note(sentence)
+    if as_json:
+        comparison = None if result.comparison is None else result.comparison.to_json()
+        print_json({**result.run.to_json(), "comparison": comparison})
+    else:
+        print_lines(_page(result.run))
+        if result.comparison is not None:
+            print_lines(_comparison(result.comparison))
 
-        require_report_directory(Path(report))
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Where a run is written to and compared with, as the user named it."""
+
+    report: str | None
+    save: str | None
+    compare: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    run: EvalRun
+    comparison: Comparison | None
+    page: Path | None
+
+
+def _measured(
+    dataset: str, model: str | None, *, reading: DatasetOptions, options: EvalOptions, files: _Files
+) -> _Result:
+    """The run, what it is compared with, and the page of its report. What can be refused is refused before the work."""
+    from mmsearch.cli.progress import progress_bar
+    from mmsearch.eval.compare import compare_runs
+    from mmsearch.eval.datasets import load_dataset
+    from mmsearch.eval.report import require_report_directory, write_report
+    from mmsearch.eval.run import embed, evaluate_embedded
+    from mmsearch.eval.run_file import load_run, require_writable_run, save_run, saved
+    from mmsearch.model import load_model
+    from mmsearch.settings import load_settings
+
+    settings = load_settings()
+    earlier = None if files.compare is None else load_run(Path(files.compare))
+    if files.save is not None:
+        require_writable_run(Path(files.save))
+    if files.report is not None:
+        require_report_directory(Path(files.report))
     opened = load_model(model or settings.model, threads=settings.thread_count)
     data = load_dataset(dataset, reading)
     with progress_bar() as progress:
         embedded = embed(data, opened, options, progress=progress)
         run = evaluate_embedded(embedded, opened, options, progress=progress)
     comparison = None if earlier is None else compare_runs(earlier, saved(run))
-    if save is not None:
-        save_run(run, Path(save))
-    if report is not None:
-        from mmsearch.eval.report import write_report
-
-        note(f"report: {safe_path(str(write_report(Path(report), run, embedded, comparison)))}")
-    for sentence in run.notes:
-        note(sentence)
-    if as_json:
-        print_json({**run.to_json(), "comparison": None if comparison is None else comparison.to_json()})
-    else:
-        print_lines(_page(run))
-        if comparison is not None:
-            print_lines(_comparison(comparison))
+    if files.save is not None:
+        save_run(run, Path(files.save))
+    page = None if files.report is None else write_report(Path(files.report), run, embedded, comparison)
+    return _Result(run, comparison, page)
 
 
 def _ks(text: str) -> tuple[int, ...]:
@@ -192,7 +221,7 @@ def _comparison(comparison: Comparison) -> Iterator[str]:
 
 
 def _change(metric: ComparedMetric) -> str:
-    percent = not metric.name.endswith(("rank", "mrr"))
+    percent = not metric.name.endswith("rank")
     before, after = ((_share(v) if percent else f"{v:.3g}") for v in (metric.before, metric.after))
     text = f"{metric.name.replace('_', ' ').replace('.', ', '):<28}{before} -> {after}"
     if metric.difference is not None and metric.p_corrected is not None:
@@ -228,7 +257,8 @@ def _range(interval: Interval | None, *, percent: bool) -> str:
     if interval is None:
         return ""
     scale = 100 if percent else 1
-    return f" ({scale * interval.low:.1f} to {scale * interval.high:.1f})"
+    low, high = (round(scale * end, 1) + 0.0 for end in (interval.low, interval.high))  # + 0.0: no -0.0
+    return f" ({low:.1f} to {high:.1f})"
 
 
 def _rate(per_second: float | None, what: str) -> str:

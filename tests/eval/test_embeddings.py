@@ -15,7 +15,7 @@ from PIL import Image
 from mmsearch.errors import DatasetError
 from mmsearch.eval.datasets import load_dataset
 from mmsearch.eval.embedding_cache import SHARD_SUFFIX
-from mmsearch.eval.embeddings import Embedded, embed_dataset
+from mmsearch.eval.embeddings import IMAGE_BATCH, Embedded, embed_dataset
 from mmsearch.model import Model, load_model
 from mmsearch.progress import Progress
 
@@ -144,7 +144,7 @@ def test_interrupted_run_keeps_what_it_encoded(tmp_path: Path, model: Model) -> 
 
     with pytest.raises(KeyboardInterrupt):
         embed_dataset(dataset, model, progress=interrupt)
-    assert embed_dataset(dataset, model).image_timing.cached == 32
+    assert embed_dataset(dataset, model).image_timing.cached == IMAGE_BATCH
 
 
 def test_progress_ends_at_the_number_of_items(tmp_path: Path, model: Model) -> None:
