@@ -124,6 +124,8 @@ def to_pixels(image: Image.Image, preprocess: Preprocess) -> Pixels:
     with quiet_pillow():
         try:
             image.load()
+        except MemoryError:
+            raise
         except Exception as error:
             raise UnreadableFile(Reason.TRUNCATED, f"the picture cannot be loaded ({error})") from error
         return _fit(_turn(plain(image), orientation(image)), preprocess, DecodeLimits().max_ratio)

@@ -55,9 +55,9 @@ def scene(width: int = 96, height: int = 64) -> Image.Image:
 
 def encode(image: Image.Image, format_name: str, **options: Any) -> bytes:
     """Return `image` as a file of `format_name`, HEIF included; lossy ones at a quality that keeps smooth pictures."""
-    if format_name in ("JPEG", "WEBP", "AVIF", "HEIF"):
+    if format_name in ("JPEG", "MPO", "WEBP", "AVIF", "HEIF"):
         options = {"quality": 95, **options}
-    if format_name in ("JPEG", "AVIF"):
+    if format_name in ("JPEG", "MPO", "AVIF"):
         options = {"subsampling": "4:4:4", **options}
     buffer = io.BytesIO()
     if format_name != "HEIF":

@@ -6,12 +6,13 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsearch.indexer import reading, worker_process
@@ -34,6 +35,7 @@ def reader_of(data: bytes) -> Callable[[int], bytearray]:
 
 
 @given(st.binary(min_size=1, max_size=60), st.binary(max_size=60), st.integers() | st.none())
+@settings(deadline=None)
 def test_frames_come_back_as_they_went(path: bytes, payload: bytes, number: int | None) -> None:
     frame = pack_frame({"path": pack_path(path), "number": number}, len(payload)) + payload
     read = reader_of(frame + frame)
@@ -43,6 +45,7 @@ def test_frames_come_back_as_they_went(path: bytes, payload: bytes, number: int 
 
 
 @given(st.binary(max_size=80))
+@settings(deadline=None)
 def test_noise_is_no_frame(noise: bytes) -> None:
     with pytest.raises(BrokenFrameError):
         read_frame(reader_of(noise))
@@ -132,6 +135,36 @@ def test_reason_of_the_operating_system_is_kept(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ReadFailureError, match="Input/output error") as failure:
         read_whole(os.fsencode(path), 10)
     assert (failure.value.errno, failure.value.reason) == (5, Reason.PERMISSION)
+
+
+def test_special_file_is_refused_unopened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "fifo.jpg")
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("opened"))
+    with pytest.raises(ReadFailureError, match="not a regular file"):
+        read_whole(os.fsencode(tmp_path / "fifo.jpg"), 10)
+
+
+def test_file_replaced_just_before_it_is_opened_neither_blocks_nor_leads_astray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regular = tmp_path / "regular.jpg"
+    regular.write_bytes(b"x")
+    os.mkfifo(tmp_path / "fifo.jpg")
+    (tmp_path / "link.jpg").symlink_to(regular)
+    status = regular.stat()
+    monkeypatch.setattr(os, "lstat", lambda _: status)
+    reasons: list[Reason] = []
+
+    def read_both() -> None:
+        for name in ("fifo.jpg", "link.jpg"):
+            with pytest.raises(ReadFailureError) as failure:
+                read_whole(os.fsencode(tmp_path / name), 10)
+            reasons.append(failure.value.reason)
+
+    reader = threading.Thread(target=read_both, daemon=True)  # a FIFO opened the plain way would block for ever
+    reader.start()
+    reader.join(10)
+    assert reasons == [Reason.UNSUPPORTED_INSIDE, Reason.CHANGED]
 
 
 def test_patience_ends() -> None:
