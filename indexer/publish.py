@@ -43,8 +43,11 @@ class Publisher:
         if time.monotonic() >= self._next:
             self.publish(roots)
 
-    def publish(self, roots: tuple[Root, ...]) -> int:
-        """Makes the live snapshot hold exactly what the tables hold, durably; the number of items in it."""
+    def publish(self, roots: tuple[Root, ...], *, anew: bool = False) -> int:
+        """Makes the live snapshot hold exactly what the tables hold, durably; the number of items in it.
+
+        With `anew` nothing of the live snapshot is used again.
+        """
         ids, revisions = self._store.revisions()
         head = SnapshotHead(
             fingerprint=self._model.fingerprint,
@@ -55,7 +58,7 @@ class Publisher:
             table_versions=self._store.versions(),
         )
         try:
-            self._publish(head, ids, revisions, self._previous())
+            self._publish(head, ids, revisions, None if anew else self._previous())
         except CollectionDamaged as error:
             _log.warning("%s; publishing everything anew", error)
             self._publish(head, ids, revisions, None)

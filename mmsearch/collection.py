@@ -16,7 +16,7 @@ from mmsearch.progress import ProgressCallback
 from mmsearch.root_health import root_trouble
 from mmsearch.safe_text import safe_path
 from mmsearch.settings import Settings, load_settings, resolve_collection
-from mmsearch.types import CollectionInfo, Hit, IndexReport, Reason, RootInfo, Skipped
+from mmsearch.types import CollectionInfo, Hit, IndexReport, Reason, RepairReport, RootInfo, Skipped
 
 if TYPE_CHECKING:
     from mmsearch.model import ImageInput, Model
@@ -165,6 +165,19 @@ class Collection:
                     path = os.path.join(root, item.path) if item.path else root
                     yield Skipped(os.fsdecode(path), item.reason or Reason.CRASHED, item.detail or "")
 
+    def repair(self) -> RepairReport:
+        """What was found damaged, and mended from what can still be read. Nothing is embedded, no original is read.
+
+        Raises:
+            CollectionNotFound: there is no collection.
+            CollectionBusy: another process is writing to it.
+            CollectionDamaged: too little of it is left; says what.
+        """
+        from mmsearch.indexer.repair import repair
+
+        self.close()
+        return repair(self._directory)
+
     @property
     def model(self) -> Model:
         """The model whose embeddings are compared here; its weights are read when they are first needed.
@@ -233,9 +246,11 @@ def _opened_store(directory: Path, model: ModelRef) -> Iterator[Store]:
     from mmsearch.store import Store
 
     with contextlib.ExitStack() as stack:
+        alone = False
         with contextlib.suppress(CollectionBusy, OSError):
             stack.enter_context(WriterLock(directory))
-        yield stack.enter_context(Store.open(directory, model))
+            alone = True
+        yield stack.enter_context(Store.open(directory, model, read_only=not alone))
 
 
 def _info(directory: Path, manifest: CollectionManifest, snapshot: Snapshot | None) -> CollectionInfo:

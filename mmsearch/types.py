@@ -128,3 +128,15 @@ class CollectionInfo:
     index_kinds: tuple[str, ...]
     segments: int
     disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What a repair found: a sentence for each thing that was mended, none when everything was in order.
+
+    `items` can be found now; `without_embedding` have lost theirs and come back with the next `index` of their folders.
+    """
+
+    mended: tuple[str, ...]
+    items: int
+    without_embedding: int

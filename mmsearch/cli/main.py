@@ -21,11 +21,12 @@ from mmsearch.cli.info import info
 from mmsearch.cli.options import DebugOption
 from mmsearch.cli.output import ReaderGoneError, note, print_lines
 from mmsearch.cli.query import query
+from mmsearch.cli.repair import repair
 from mmsearch.errors import MMSearchError
 
 FAILURE, USAGE = 1, 2
 
-COMMANDS: tuple[Callable[..., None], ...] = (index, query, measure, info, demo)
+COMMANDS: tuple[Callable[..., None], ...] = (index, query, measure, info, repair, demo)
 
 
 def main() -> NoReturn:

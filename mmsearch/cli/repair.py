@@ -1,0 +1,41 @@
+"""`mmsearch repair`: a damaged collection answers again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption
+from mmsearch.cli.output import print_json, print_lines
+from mmsearch.safe_text import safe_message
+
+if TYPE_CHECKING:
+    from mmsearch.types import RepairReport
+
+
+def repair(as_json: JsonOption = False, collection: CollectionOption = None, debug: DebugOption = False) -> None:
+    """Mend a damaged collection from what can still be read.
+
+    Nothing is embedded and no original is read: what cannot be had back without them comes in with the next index.
+    """
+    from mmsearch.collection import Collection
+    from mmsearch.settings import load_settings, resolve_collection
+
+    settings = load_settings()
+    # Not opened first: what is to be mended may be what opening would refuse.
+    mending = Collection(resolve_collection(collection or settings.collection), model=None, settings=settings)
+    report = mending.repair()
+    if as_json:
+        print_json(asdict(report))
+    else:
+        print_lines(_lines(report))
+
+
+def _lines(report: RepairReport) -> Iterator[str]:
+    yield from (safe_message(sentence) for sentence in report.mended)
+    if not report.mended:
+        yield "nothing was damaged"
+    yield f"{report.items} items can be found"
+    if report.without_embedding:
+        yield f"{report.without_embedding} items have lost their embedding: run mmsearch index on their folders"
