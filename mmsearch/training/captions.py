@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mmsearch.errors import DatasetError
+
 Pixels = npt.NDArray[np.uint8]
-
-
-class CaptionsError(ValueError):
-    """A captions file is missing a column or names no image."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +40,15 @@ def read_captions(table: Path) -> CaptionedImages:
     """Return the rows of a CSV with the columns `image,caption`, images in order of first appearance.
 
     Raises:
-        CaptionsError: a column is missing or there are no rows.
+        DatasetError: a column is missing or there are no rows.
     """
     with table.open(newline="", encoding="utf-8") as handle:
         reader = csv.DictReader(handle)
         if not {"image", "caption"} <= set(reader.fieldnames or ()):
-            raise CaptionsError(f"{table.name} has columns {reader.fieldnames}, expected image,caption")
+            raise DatasetError(f"{table.name} has columns {reader.fieldnames}, expected image,caption")
         rows = [(row["image"], row["caption"]) for row in reader]
     if not rows:
-        raise CaptionsError(f"{table.name} has no rows, expected at least one image,caption pair")
+        raise DatasetError(f"{table.name} has no rows, expected at least one image,caption pair")
     index: dict[str, int] = {}
     image_of = np.array([index.setdefault(name, len(index)) for name, _ in rows], dtype=np.int64)
     paths = tuple(table.parent / name for name in index)

@@ -5,8 +5,6 @@ One pass over 6000 photos costs about half a minute of two cores; ONNX Runtime i
 
 from __future__ import annotations
 
-import io
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from mmsearch.training.captions import Pixels, open_rgb, squash
 from mmsearch.training.towers import EfficientNetLite
+from mmsearch.training.tracing import traced
 from mmsearch.training.views import ViewConfig, random_view
 
 EarlyMaps = npt.NDArray[np.float16]
@@ -40,23 +39,12 @@ class _EarlyHalf(nn.Module):
 
 def early_session(tower: EfficientNetLite, size: tuple[int, int], threads: int) -> ort.InferenceSession:
     """Return an ONNX Runtime session for the early half of `tower` at `size` = (H, W)."""
-    buffer = io.BytesIO()
     example = torch.zeros((2, 3, *size), dtype=torch.uint8)
-    program = torch.onnx.export(
-        _EarlyHalf(tower).eval(),
-        (example,),
-        input_names=["pixels"],
-        output_names=["map"],
-        dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
-        dynamo=True,
-        verbose=False,
-    )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program for the early half of the image tower")
-    program.save(buffer)
+    axes = {"pixels": {0: torch.export.Dim("batch")}}
+    graph = traced(_EarlyHalf(tower), {"pixels": example}, axes, output="map")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    return ort.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def photo_view(number: int, seed: int, config: ViewConfig) -> Callable[[int, Image.Image], Image.Image]:
@@ -109,6 +97,6 @@ def cached_early_maps(
                 maps = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
             maps[done : done + len(batch)] = batch
             done += len(batch)
-        os.replace(unfinished, cache)
-    loaded: EarlyMaps = np.load(cache, mmap_mode="r")
+        unfinished.replace(cache)
+    loaded: EarlyMaps = np.load(cache, mmap_mode="r", allow_pickle=False)
     return loaded

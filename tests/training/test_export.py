@@ -1,0 +1,120 @@
+"""The exported graphs compute what torch computes, at every precision, for any batch and any padding."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+from tiny_dual_encoder import MAX_TOKENS, SIZE, tiny_dual_encoder  # noqa: E402
+
+from mmsearch.errors import ModelError  # noqa: E402
+from mmsearch.training.export import Precision, image_graph, quantised_rows, save_graph, text_graph  # noqa: E402
+from mmsearch.training.onnx_check import check_parity, session  # noqa: E402
+from mmsearch.training.package import ModelFacts, write_manifest  # noqa: E402
+from mmsearch.training.validation import Recalls  # noqa: E402
+
+EXACT, COMPACT = Precision(half_weights=False, int8_words=False), Precision()
+
+
+@pytest.fixture(scope="module")
+def graphs() -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    model = tiny_dual_encoder()
+    return image_graph(model, SIZE), text_graph(model, MAX_TOKENS)
+
+
+def _save(graphs: tuple[onnx.ModelProto, onnx.ModelProto], directory: Path, precision: Precision) -> None:
+    save_graph(graphs[0], directory / "image.onnx", precision)
+    save_graph(graphs[1], directory / "text.onnx", precision)
+
+
+@pytest.mark.parametrize(("precision", "cosine"), [(EXACT, 0.9999), (COMPACT, 0.999)])
+def test_graphs_agree_with_torch(
+    graphs: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path, precision: Precision, cosine: float
+) -> None:
+    _save(graphs, tmp_path, precision)
+    assert check_parity(tmp_path, tiny_dual_encoder(), SIZE, smallest_cosine=cosine) >= cosine
+
+
+def test_graphs_of_another_model_are_refused(graphs: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path) -> None:
+    _save(graphs, tmp_path, EXACT)
+    with pytest.raises(ModelError, match="expected at least"):
+        check_parity(tmp_path, tiny_dual_encoder(seed=1), SIZE, smallest_cosine=0.9999)
+
+
+def test_compact_weights_are_half_and_the_word_table_is_int8(
+    graphs: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path
+) -> None:
+    _save(graphs, tmp_path, COMPACT)
+    stored = onnx.load(tmp_path / "text.onnx").graph.initializer
+    kinds = {t.name: t.data_type for t in stored}
+    assert onnx.TensorProto.INT8 in kinds.values()
+    large = [t for t in stored if t.data_type == onnx.TensorProto.FLOAT and np.prod(t.dims) >= 2048]
+    assert not large
+    floats = {t.data_type for t in onnx.load(tmp_path / "image.onnx").graph.initializer if np.prod(t.dims) >= 1024}
+    assert floats == {onnx.TensorProto.FLOAT16}
+
+
+def test_graphs_keep_no_note_of_the_machine_that_made_them(
+    graphs: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path
+) -> None:
+    _save(graphs, tmp_path, COMPACT)
+    for name in ("image.onnx", "text.onnx"):
+        content = (tmp_path / name).read_bytes()
+        assert b".py" not in content
+        assert b"site-packages" not in content
+
+
+def test_inputs_and_output_carry_the_names_and_types_the_encoder_expects(
+    graphs: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path
+) -> None:
+    _save(graphs, tmp_path, COMPACT)
+    images, texts = session(tmp_path / "image.onnx"), session(tmp_path / "text.onnx")
+    assert [(i.name, i.type) for i in images.get_inputs()] == [("pixels", "tensor(uint8)")]
+    assert [(i.name, i.type) for i in texts.get_inputs()] == [
+        ("input_ids", "tensor(int64)"),
+        ("attention_mask", "tensor(int64)"),
+    ]
+    for graph in (images, texts):
+        assert [(o.name, o.type) for o in graph.get_outputs()] == [("embedding", "tensor(float)")]
+    ids = np.ones((3, MAX_TOKENS), dtype=np.int64)
+    (embedding,) = texts.run(None, {"input_ids": ids, "attention_mask": ids})
+    assert np.allclose(np.linalg.norm(embedding, axis=1), 1.0, atol=1e-5)
+
+
+def test_quantised_rows_err_by_at_most_half_a_step_and_keep_zero_rows() -> None:
+    table = np.random.default_rng(0).normal(0, 1, (50, 8)).astype(np.float32)
+    table[3] = 0.0
+    rows, scales = quantised_rows(table)
+    assert rows.dtype == np.int8
+    assert np.all(np.abs(rows * scales - table) <= scales * 0.5001)
+    assert not rows[3].any()
+    assert np.all(np.abs(np.delete(rows, 3, axis=0)).max(1) == 127)  # the whole range is used
+
+
+def test_manifest_hashes_match_every_file_beside_it(tmp_path: Path) -> None:
+    for name, content in {
+        "image.onnx": b"a",
+        "text.onnx": b"bb",
+        "tokenizer.json": b"{}",
+        "MODEL_CARD.md": b"#",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    measured = Recalls((0.25, 0.5, 0.75), (0.3, 0.6, 0.9))
+    facts = ModelFacts("mini", "0.1", 384, (224, 224), 64, "terms", "val", 2, 10, measured)
+    write_manifest(tmp_path, facts)
+    write_manifest(tmp_path, facts)  # again: the manifest never lists itself
+    written = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    assert set(written["files"]) == {"image.onnx", "text.onnx", "tokenizer.json", "MODEL_CARD.md"}
+    for name, entry in written["files"].items():
+        content = (tmp_path / name).read_bytes()
+        assert entry == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    assert written["quality"]["mean_recall"] == 0.55
+    assert written["quality"]["text_to_image"] == {"recall@1": 0.25, "recall@5": 0.5, "recall@10": 0.75}
