@@ -58,3 +58,10 @@ def test_readme_test_command_is_the_one_ci_runs() -> None:
 
 def test_version_stands_in_one_place_and_in_the_changelog() -> None:
     assert f"## {PYPROJECT['project']['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_architecture_names_every_module() -> None:
+    words = set(re.findall(r"\w+", (ROOT / "docs/architecture.md").read_text()))
+    modules = {p.stem for room in ("mmsearch", "indexer", "eval") for p in (ROOT / room).glob("*.py")}
+    modules |= {p.stem for p in (ROOT / "mmsearch/training").glob("*.py")}
+    assert modules - words <= {"__init__"}
