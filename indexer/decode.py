@@ -19,6 +19,7 @@ __all__ = ["DecodePool", "Decoded", "Failed", "Job"]
 
 _AHEAD = 32  # files a worker: while one batch is embedded, the next is decoded
 _BYTES_AHEAD = 64 * 1024 * 1024  # of results that nobody has taken yet; large text files would pile up otherwise
+_PASSAGE_BYTES = 300  # the objects around one passage's text, by far the most of it in a table of short captions
 _FULL_POLL_S = 0.02
 _FILES_PER_WORKER = 2000  # then a fresh process takes over, so that no decoder's leak grows
 _TRIES = 2  # the kernel, or a person, may have killed a worker over a file that is innocent
@@ -149,7 +150,7 @@ def _cost(result: Result | BaseException) -> int:
     if not isinstance(result, Decoded):
         return 0
     pixels = result.image.pixels.nbytes if result.image is not None else 0
-    return pixels + sum(len(passage.text) for passage in result.passages)
+    return pixels + sum(_PASSAGE_BYTES + len(passage.text) for passage in result.passages)
 
 
 class _Lane:

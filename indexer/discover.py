@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from mmsearch.image_formats import IMAGE_EXTENSIONS
@@ -21,7 +21,9 @@ from mmsearch.passages import TEXT_EXTENSIONS
 from mmsearch.types import Kind
 
 EXCLUDED_DIRECTORIES = frozenset({b"@eaDir", b"#recycle", b"$RECYCLE.BIN", b"System Volume Information", b"lost+found"})
-COLLECTION_MARKERS = frozenset({b"collection.json", b"snapshots"})
+# A collection has the first, and one of the others as soon as anything was written to it.
+_MARKER = b"collection.json"
+_BESIDE_MARKER = frozenset({b"items.lance", b"snapshots"})
 
 # What a drive that went away answers. None of it says anything about the one file that was asked for.
 DRIVE_GONE = frozenset(
@@ -146,16 +148,16 @@ class Walk:
         """The names in one directory, sorted: files of a known extension, and directories to enter."""
         files: list[tuple[bytes, str]] = []
         directories: list[bytes] = []
-        markers = set()
+        names = set()
         try:
             with os.scandir(self.scope.absolute(directory)) as entries:
                 for entry in entries:
-                    if entry.name in COLLECTION_MARKERS:
-                        markers.add(entry.name)
+                    if entry.name == _MARKER or entry.name in _BESIDE_MARKER:
+                        names.add(entry.name)
                     self._sort_in(entry, files, directories)
         except OSError as error:
             self._trouble(directory, error)
-        if markers == COLLECTION_MARKERS:
+        if is_collection(names):
             return [], []
         return sorted(files), sorted(directories)
 
@@ -183,6 +185,11 @@ def known_extension(name: bytes) -> str | None:
     stem, dot, last = split_path(name)[1].rpartition(b".")
     extension = (dot + last).lower().decode("latin-1") if stem else ""
     return extension if extension in IMAGE_EXTENSIONS or extension in TEXT_EXTENSIONS else None
+
+
+def is_collection(names: Container[bytes]) -> bool:
+    """Whether a directory that holds these names is a collection of ours."""
+    return _MARKER in names and any(name in names for name in _BESIDE_MARKER)
 
 
 def is_excluded(name: bytes) -> bool:

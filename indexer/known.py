@@ -139,9 +139,11 @@ class KnownIndex:
         self.rewritten[np.searchsorted(self.ids, ids)] = True
 
     def files_with(self, digest: bytes) -> list[Rows]:
-        """The rows of each file whose rows in the tables have that content; not all of very many."""
-        rows = self._by_content.find(content_key(digest), limit=_SAME_CONTENT).tolist()
-        same = [row for row in rows if not self.rewritten[row] and self._files.digest(row) == digest]
+        """The rows of each file whose rows in the tables have that content; of very many some, free ones first."""
+        rows = self._by_content.find(content_key(digest))
+        rows = rows[~self.rewritten[rows]]
+        rows = rows[np.argsort(self.taken[rows], kind="stable")][:_SAME_CONTENT]
+        same = [row for row in rows.tolist() if self._files.digest(row) == digest]
         return [self.rows_at(int(self.root_ids[row]), self.path(row)) for row in same]
 
 

@@ -38,6 +38,7 @@ from mmsearch.manifest import CollectionManifest, ModelRef
 from mmsearch.model import Model
 from mmsearch.progress import ProgressCallback
 from mmsearch.root_health import root_trouble
+from mmsearch.safe_text import safe_path
 from mmsearch.store import Item, Store
 from mmsearch.types import IndexReport
 
@@ -90,7 +91,7 @@ def index(directory: Path, paths: Iterable[roots.PathInput], model: Model, optio
     """
     started = time.monotonic()
     arguments = roots.read_arguments(paths, _manifest_or_new(directory))
-    with interruptible() as interrupt, _opened(directory, model) as place:
+    with interruptible() as interrupt, _wrapped_errors(directory), _opened(directory, model) as place:
         versions = place.store.versions()
         run = _Run(place, model, options, interrupt, _surveys(place, arguments))
         run.take_in()
@@ -198,6 +199,23 @@ def _manifest_or_new(directory: Path) -> CollectionManifest:
         return manifests.read(directory)
     except CollectionNotFound:
         return CollectionManifest()
+
+
+@contextmanager
+def _wrapped_errors(directory: Path) -> Iterator[None]:
+    """What the operating system refuses here concerns the collection: the files that are indexed cost only themselves.
+
+    A pipe that breaks belongs to whoever listens to the progress.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CollectionError(
+            f"{safe_path(str(directory))}: cannot be written ({error.strerror}); see that its disk has room and is not"
+            " read-only, then run it again: it goes on where it was"
+        ) from error
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from mmsearch.store import Store
 PLAUSIBLE_FILES = 20
 PLAUSIBLE_PART = 0.2
 
+_ROWS_AT_ONCE = 50_000
+
 
 @dataclass(frozen=True, slots=True)
 class Gone:
@@ -46,7 +48,7 @@ def require_plausible(surveys: Sequence[Survey], known: KnownIndex) -> None:
 
 def mark_returned(known: KnownIndex, store: Store) -> None:
     """Notes that files which were missing are there again, unchanged."""
-    store.mark_missing(known.ids[known.returned], None)
+    _mark(store, known.ids[known.returned], None)
 
 
 def settle_gone(surveys: Sequence[Survey], known: KnownIndex, store: Store, *, prune: bool, force: bool) -> Gone:
@@ -63,7 +65,7 @@ def settle_gone(surveys: Sequence[Survey], known: KnownIndex, store: Store, *, p
         elif len(rows) or survey.trouble == "gone":
             warnings.append(f"{objection}: what is known of it stays as it is ({known.count_files(rows)} files)")
     missing_rows, removed_rows = np.concatenate(missing), np.concatenate(removed)
-    store.mark_missing(known.ids[missing_rows[~known.missing[missing_rows]]], int(time.time()))
+    _mark(store, known.ids[missing_rows[~known.missing[missing_rows]]], int(time.time()))
     if len(removed_rows):
         store.delete(known.ids[removed_rows])
     return Gone(known.count_files(missing_rows), known.count_files(removed_rows), tuple(warnings), refusal)
@@ -89,6 +91,12 @@ def _refusal(lost: Sequence[tuple[Survey, Rows]], known: KnownIndex, *, force: b
         if not is_plausible(files, total):
             return _refused(f"{survey.name} has lost {files} of its {total} files")
     return None
+
+
+def _mark(store: Store, ids: Rows, since: int | None) -> None:
+    """Marks as many rows at a time as may be held in memory."""
+    for start in range(0, len(ids), _ROWS_AT_ONCE):
+        store.mark_missing(ids[start : start + _ROWS_AT_ONCE], since)
 
 
 def _refused(reason: str) -> str:

@@ -86,9 +86,6 @@ class Publisher:
             previous = Snapshot.open(self._directory)
         except CollectionNotFound:
             return None
-        except CollectionDamaged as error:
-            _log.warning("%s; publishing everything anew", error)
-            return None
         return previous if previous.fingerprint == self._model.fingerprint else None
 
     def _blocks(self, ids: Ids) -> Iterator[tuple[list[SegmentRow], NDArray[np.float32]]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mmsearch import manifest as manifests
 from mmsearch.errors import UsageError
-from mmsearch.indexer.discover import COLLECTION_MARKERS, Scope, join_path, known_extension, split_path
+from mmsearch.indexer.discover import Scope, is_collection, join_path, known_extension, split_path
 from mmsearch.manifest import CollectionManifest, Root
 from mmsearch.root_health import root_trouble
 from mmsearch.safe_text import safe_path
@@ -77,9 +77,16 @@ def _argument(given: PathInput, manifest: CollectionManifest) -> Argument:
             target = safe_path(os.path.realpath(path))
             raise UsageError(f"{shown}: is a link, and links to files are not followed; give {target} itself")
         return Argument(path, is_file=True)
-    if all(os.path.lexists(os.path.join(path, marker)) for marker in COLLECTION_MARKERS):
+    if _holds_collection(path):
         raise UsageError(f"{shown}: is a collection of mmsearch, not a folder of photos or texts")
     return Argument(path, is_file=False)
+
+
+def _holds_collection(path: bytes) -> bool:
+    try:
+        return is_collection(os.listdir(path))
+    except OSError:
+        return False
 
 
 def _parents(path: bytes) -> Iterator[bytes]:

@@ -50,9 +50,10 @@ class Collection:
         model: str | os.PathLike[str] | None = "mini",
         settings: Settings | None = None,
     ) -> Self:
-        """The collection at `path` (a directory, a name, None for the one in the settings), which need not exist.
+        """The collection at `path`: a directory, a name, or None for the one in the settings. It need not exist
+        yet: the first `add` makes it.
 
-        `model` is the name of a bundled model or a model's directory; None stands for the one that built the collection.
+        `model` is the name of a bundled model or a directory; None stands for the one that built the collection.
 
         Raises:
             UsageError: `path` is neither a directory nor a name.

@@ -20,9 +20,9 @@ class _WarmPool(DecodePool):
         pass
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def warm_pool(tiny_model_dir: Path) -> Iterator[DecodePool]:
-    """One pool for all tests: a process takes longer to start than a small library to index."""
+    """One pool for the tests of a module: a process takes longer to start than a small library to index."""
     pool = _WarmPool(load_model(tiny_model_dir).preprocess, workers=1, deadline_s=20)
     yield pool
     DecodePool.close(pool)

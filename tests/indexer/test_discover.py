@@ -69,6 +69,7 @@ def test_a_hidden_folder_given_by_name_is_walked(tmp_path: Path) -> None:
 
 def test_collections_inside_the_tree_are_passed_over(tmp_path: Path) -> None:
     plant(tmp_path, "mine/collection.json", "mine/snapshots/1.json", "mine/thumb.jpg", "mine/deep/x.jpg")
+    plant(tmp_path, "begun/collection.json", "begun/items.lance/x.jpg", "begun/y.jpg")
     plant(tmp_path, "yours/collection.json", "yours/stamps.jpg")
     assert paths(tmp_path) == [b"yours/stamps.jpg"]
 

@@ -16,6 +16,7 @@ from mmsearch.indexer.decode import DecodePool
 from mmsearch.indexer.pipeline import IndexOptions, index
 from mmsearch.indexer.write import BatchLimits
 
+FULL = os.environ.get("MMSEARCH_TEST_FULL") == "1"  # read now: tests run without the variables of whoever runs them
 NAMES = st.sampled_from(["a.png", "b.png", "c.jpg", "d/a.png", "d/e/f.png", "n.csv", "d/n.csv", "m.txt"])
 SEEDS = st.integers(0, 4)
 FOLDERS = st.sampled_from(["d", "d/e", "x"])
@@ -120,12 +121,11 @@ def comparable(library: Library) -> dict[tuple[bytes, int], tuple[object, ...]]:
 @pytest.mark.usefixtures("library")
 def test_an_incremental_build_equals_a_fresh_one(tmp_path: Path, tiny_model_dir: Path, warm_pool: DecodePool) -> None:
     History.base, History.model_directory, History.pool = tmp_path / "history", tiny_model_dir, warm_pool
-    full = os.environ.get("MMSEARCH_TEST_FULL") == "1"
     run_state_machine_as_test(
         History,
         settings=settings(
-            max_examples=100 if full else 8,
-            stateful_step_count=25 if full else 12,
+            max_examples=100 if FULL else 8,
+            stateful_step_count=25 if FULL else 12,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

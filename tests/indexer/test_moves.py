@@ -120,12 +120,22 @@ def test_a_missing_file_that_turns_up_elsewhere_is_a_move(library: Library, tmp_
 
 
 def test_of_moved_files_with_the_same_bytes_each_keeps_its_name(library: Library) -> None:
-    for name in ("x/a.png", "x/b.png", "x/c.png"):
+    for name in ("x/c.png", "x/a.png", "x/b.png"):
         library.photo(name, 1)
-    library.index()
+        library.index()
     before = ids(library)
     (library.photos / "x").rename(library.photos / "y")
     assert counts(library.index()) == {"moved": 3, "items": 3}
+    assert ids(library) == {(name.replace("x/", "y/"), part): id for (name, part), id in before.items()}
+
+
+def test_a_renamed_folder_of_many_files_with_the_same_bytes_is_all_moves(library: Library) -> None:
+    for place in range(40):
+        library.photo(f"x/{place:02}.png", 1)
+    library.index()
+    before = ids(library)
+    (library.photos / "x").rename(library.photos / "y")
+    assert counts(library.index(options=IndexOptions(batch=BatchLimits(files=4)))) == {"moved": 40, "items": 40}
     assert ids(library) == {(name.replace("x/", "y/"), part): id for (name, part), id in before.items()}
 
 

@@ -146,7 +146,7 @@ def test_arguments_that_cannot_be_indexed_are_refused_before_anything_is_done(
 ) -> None:
     library.photo("a.png", 1)
     (tmp_path / "link.png").symlink_to(library.photos / "a.png")
-    for marker in ("collection.json", "snapshots"):
+    for marker in ("collection.json", "items.lance"):
         (tmp_path / "collection" / marker).mkdir(parents=True)
     with pytest.raises(UsageError):
         roots.read_arguments([tmp_path / path for path in paths], CollectionManifest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -86,6 +87,24 @@ def test_a_disk_without_room_is_noticed_at_the_start(library: Library, monkeypat
     monkeypatch.undo()
     monkeypatch.setattr("mmsearch.indexer.pipeline.DecodePool", lambda *_, **__: library.warm_pool)
     assert counts(library.index()) == {"indexed": 1, "items": 1}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_disk_that_refuses_ends_the_run_with_a_sentence_and_the_next_one_goes_on(
+    library: Library, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    photos(library, 2)
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mmsearch.manifest.reserve_ids", refuse)
+        with pytest.raises(
+            CollectionError, match=rf"{library.collection}: cannot be written \({os.strerror(number)}\)"
+        ):
+            library.index()
+    assert counts(library.index()) == {"indexed": 2, "items": 2}
 
 
 def test_embeddings_of_rows_that_a_killed_run_left_unfinished_are_swept(library: Library) -> None:

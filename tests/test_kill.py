@@ -1,0 +1,313 @@
+"""Indexing may be ended at any moment: the next run goes on, and nothing is lost, doubled, or embedded a second time.
+
+The moments are spread over the events of an uninterrupted run, not over its time, so they mean the same on any machine.
+`MMSEARCH_TEST_MODEL` names a model to use instead of the tiny one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmsearch import manifest as manifests
+from mmsearch.errors import CollectionNotFound
+from mmsearch.indexer.decode import DecodePool
+from mmsearch.indexer.pipeline import IndexOptions, index
+from mmsearch.manifest import ModelRef
+from mmsearch.model import Model, load_model
+from mmsearch.snapshot import Candidate, Snapshot
+from mmsearch.store import Item, Store
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+MODEL = os.environ.get("MMSEARCH_TEST_MODEL")
+AT_ONCE = 2
+LONG_AGO_NS = 1_500_000_000 * 10**9
+
+Facts = tuple[object, ...]
+Key = tuple[bytes, int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a collection holds: the facts of each row, and the embeddings that a query finds."""
+
+    rows: dict[Key, Facts]
+    embeddings: dict[Key, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A folder to index, what to index it with, and what the collection was before: `start`, None for nothing."""
+
+    photos: Path
+    model_name: str
+    start: Path | None
+    expected: Outcome
+    events: int
+
+    @property
+    def model(self) -> Model:
+        return load_model(self.model_name, threads=1)
+
+
+# -- a folder and its history ------------------------------------------------------------------------------------
+
+
+def photo(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 24, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    age(path, seed)
+
+
+def captions(path: Path, *texts: str) -> None:
+    path.write_text("\n".join(["caption", *texts]), encoding="utf-8")
+    age(path, len(texts))
+
+
+def age(path: Path, seconds: int) -> None:
+    stamp = LONG_AGO_NS + seconds * 10**9
+    os.utime(path, ns=(stamp, stamp))
+
+
+def fill(folder: Path) -> None:
+    """Forty pictures, some of them the same, captions, and files that cannot be read."""
+    for place in range(40):
+        photo(folder / f"{place % 3}/{place:02}.png", place if place % 10 else 0)
+    captions(folder / "some.csv", "a dog", "a cat", "a dog and a cat")
+    captions(folder / "more.csv", *(f"caption number {place}" for place in range(30)))
+    for name, content in (("empty.jpg", b""), ("page.jpg", b"<html>"), ("cut.png", b"\x89PNG\r\n\x1a\n")):
+        (folder / name).write_bytes(content)
+        age(folder / name, 1)
+
+
+def change(folder: Path) -> None:
+    """New, changed, moved, copied, repaired and vanished files; captions that grow and shrink."""
+    for place in range(0, 12, 3):
+        photo(folder / f"0/{place:02}.png", 100 + place)
+    (folder / "1").rename(folder / "moved")
+    shutil.copy2(folder / "2/02.png", folder / "copy.png")
+    for place in (5, 8, 11):
+        (folder / f"2/{place:02}.png").unlink()
+    photo(folder / "empty.jpg", 200)
+    captions(folder / "some.csv", "a dog", "a bird", "a cat", "two dogs", "a dog and a cat", "nothing")
+    captions(folder / "more.csv", *(f"caption number {place}" for place in range(5, 12)))
+
+
+def outcome(collection: Path, model: Model) -> Outcome:
+    """What the collection holds now; that no key and no id comes twice is asserted."""
+    items = stored_items(collection, model)
+    rows = {(item.root_id, item.path, item.part): facts(item) for item in items}
+    assert len(rows) == len(items)
+    assert len({item.id for item in items}) == len(items)
+    embeddings: dict[Key, NDArray[np.float32]] = {}
+    with Snapshot.open(collection) as snapshot:
+        for number, segment in enumerate(snapshot.segments):
+            for place in snapshot.live_rows(number).tolist():
+                row = snapshot.row(Candidate(number, place, int(segment.ids[place]), 0.0))
+                vector = snapshot.vector(row.id)
+                assert vector is not None
+                assert (row.path, row.part) not in embeddings
+                embeddings[row.path, row.part] = vector.copy()
+    return Outcome({(path, part): each for (_, path, part), each in rows.items()}, embeddings)
+
+
+def stored_items(collection: Path, model: Model) -> list[Item]:
+    with Store.open(collection, ModelRef(model.name, model.fingerprint, model.dim)) as store:
+        return store.items(store.known_files().ids)
+
+
+def facts(item: Item) -> Facts:
+    return (
+        item.kind, item.status, item.reason, item.hash, item.size, item.mtime_ns, item.width, item.height,
+        item.text, item.locator, item.missing_since is None,
+    )  # fmt: skip
+
+
+def assert_same(found: Outcome, expected: Outcome) -> None:
+    assert found.rows == expected.rows
+    assert found.embeddings.keys() == expected.embeddings.keys()
+    for key, embedding in expected.embeddings.items():
+        assert float(found.embeddings[key] @ embedding) >= 0.9999, key
+
+
+# -- runs that are ended -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def running(scene_model: str, collection: Path, photos: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run in a process group of its own. At the end the whole group is gone, whatever happened."""
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, str(CHECKOUT / "tests/run_to_kill.py"), str(collection), scene_model, str(photos)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def events_of(scene_model: str, collection: Path, photos: Path) -> list[str]:
+    """The events of a run that nobody ends."""
+    with running(scene_model, collection, photos) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out.splitlines()
+
+
+def end_at(scene: Scene, collection: Path, moment: int, number: signal.Signals, *, group: bool) -> str | None:
+    """Ends a run a few milliseconds after event `moment`; the event, or None if the run came to its end before.
+
+    No process of the run is left when this returns.
+    """
+    with running(scene.model_name, collection, scene.photos) as process:
+        assert process.stdout is not None
+        event = ""
+        for _ in range(moment + 1):
+            event = process.stdout.readline()
+            if not event:
+                break
+        else:
+            time.sleep(moment % 5 / 1000)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        os.killpg(process.pid, number) if group else process.send_signal(number)
+        process.communicate(timeout=60)
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive, f"orphans of a run that was ended at event {moment} ({event.strip()}): {alive}"
+    return event.strip() or None
+
+
+def scene_of(base: Path, photos: Path, model_name: str, start: Path | None) -> Scene:
+    """The scene, with what an uninterrupted run makes of it."""
+    collection = base / "uninterrupted"
+    if start is not None:
+        shutil.copytree(start, collection)
+    events = events_of(model_name, collection, photos)
+    return Scene(photos, model_name, start, outcome(collection, load_model(model_name)), len(events))
+
+
+@pytest.fixture(scope="module")
+def model_name(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> str:
+    return MODEL or str(tiny_model_dir)
+
+
+@pytest.fixture(scope="module")
+def first_build(tmp_path_factory: pytest.TempPathFactory, model_name: str) -> Scene:
+    """A folder that has never been indexed."""
+    base = tmp_path_factory.mktemp("first")
+    fill(base / "photos")
+    return scene_of(base, base / "photos", model_name, None)
+
+
+@pytest.fixture(scope="module")
+def update(tmp_path_factory: pytest.TempPathFactory, model_name: str) -> Scene:
+    """A folder that was indexed, and has changed since."""
+    base = tmp_path_factory.mktemp("update")
+    fill(base / "photos")
+    start = base / "start"
+    index(start, [base / "photos"], load_model(model_name), IndexOptions(workers=2))
+    change(base / "photos")
+    return scene_of(base, base / "photos", model_name, start)
+
+
+def moments(scene: Scene, count: int) -> list[int]:
+    """`count` events, from the first to the one before the last."""
+    return [int(event) for event in np.linspace(0, scene.events - 2, count)]
+
+
+def collection_at(base: Path, scene: Scene, moment: int) -> Path:
+    collection = base / f"killed-{moment}"
+    if scene.start is not None:
+        shutil.copytree(scene.start, collection)
+    return collection
+
+
+@pytest.fixture
+def one_pool(model_name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs in this process share one decode process, which takes longer to start than they take."""
+    with DecodePool(load_model(model_name).preprocess, workers=1, deadline_s=20) as pool:
+        monkeypatch.setattr(pool, "close", lambda: None)
+        monkeypatch.setattr("mmsearch.indexer.pipeline.DecodePool", lambda *_, **__: pool)
+        yield
+        monkeypatch.undo()
+
+
+@pytest.mark.usefixtures("one_pool")
+@pytest.mark.parametrize(("name", "count"), [("first_build", 20), ("update", 8)])
+def test_a_run_killed_anywhere_and_repeated_ends_like_one_that_was_not(
+    name: str, count: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    scene: Scene = request.getfixturevalue(name)
+    chosen = moments(scene, count)
+    collections = [collection_at(tmp_path, scene, moment) for moment in chosen]
+
+    def kill(place: int) -> str | None:
+        return end_at(scene, collections[place], chosen[place], signal.SIGKILL, group=place % 2 == 0)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ended_at = list(pool.map(kill, range(len(chosen))))
+    assert sum(event is not None for event in ended_at) >= len(chosen) - 2
+    for collection, event in zip(collections, ended_at, strict=True):
+        before = committed(collection, scene)
+        report = index(collection, [scene.photos], scene.model, IndexOptions(workers=1))
+        assert_same(outcome(collection, scene.model), scene.expected)
+        if scene.start is None:
+            files = len({key[0] for key, each in scene.expected.rows.items() if each[1] == "ok"})
+            assert report.indexed == files - before, f"killed at {event}"
+            assert report.unchanged == before, f"killed at {event}"
+
+
+def committed(collection: Path, scene: Scene) -> int:
+    """The number of good files in the tables of a collection that a killed run left."""
+    try:
+        manifest = manifests.read(collection)
+    except CollectionNotFound:
+        return 0
+    if manifest.model is None:
+        return 0
+    return len({item.path for item in stored_items(collection, scene.model) if item.found})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_asked_to_stop_publishes_what_it_has(update: Scene, tmp_path: Path, number: signal.Signals) -> None:
+    collection = collection_at(tmp_path, update, 0)
+    assert end_at_progress(update, collection, number) == 130
+    with Snapshot.open(collection) as snapshot:
+        published = len(snapshot.live_keys()[0])
+    assert published == sum(item.found for item in stored_items(collection, update.model))
+    index(collection, [update.photos], update.model, IndexOptions(workers=1))
+    assert_same(outcome(collection, update.model), update.expected)
+
+
+def end_at_progress(scene: Scene, collection: Path, number: signal.Signals) -> int:
+    """The exit code of a run whose whole group gets the signal in the middle of its files."""
+    with running(scene.model_name, collection, scene.photos) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("put ends"):
+                break
+        family = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, number)
+        out, err = process.communicate(timeout=60)
+        assert not psutil.wait_procs(family, timeout=20)[1]
+    assert "Traceback" not in err
+    assert "finished" in out
+    return process.returncode
