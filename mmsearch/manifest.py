@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mmsearch.checked_json import dump_checked, load_checked, parse_object
-from mmsearch.durable import DIRECTORY_MODE, LOCK_NAME, is_leftover, make_directory, write_atomic
-from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismatch, CollectionNotFound
+from mmsearch.durable import DIRECTORY_MODE, LOCK_NAME, WriterLock, is_leftover, make_directory, write_atomic
+from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismatch, CollectionNotFound, UsageError
 
 FORMAT = 1
 FILE_NAME = "collection.json"
@@ -56,15 +56,20 @@ def create(directory: Path) -> CollectionManifest:
 
     Raises:
         CollectionError: `directory` holds other things, so it is somebody else's.
+        CollectionBusy: another process is writing the first manifest, or more.
     """
     make_directory(directory)
     if (directory / FILE_NAME).exists():
         return read(directory)
     _refuse_foreign(directory)
-    directory.chmod(DIRECTORY_MODE)
-    manifest = CollectionManifest()
-    write(directory, manifest)
-    return manifest
+    with WriterLock(directory):
+        # Another process may have created it since, and have registered roots by now.
+        if (directory / FILE_NAME).exists():
+            return read(directory)
+        directory.chmod(DIRECTORY_MODE)
+        manifest = CollectionManifest()
+        write(directory, manifest)
+        return manifest
 
 
 def read(directory: Path) -> CollectionManifest:
@@ -109,7 +114,13 @@ def reserve_ids(directory: Path, count: int) -> range:
 
 
 def normal_path(path: str | bytes | os.PathLike[str]) -> bytes:
-    """`path` as roots keep it: absolute, `.` and `..` folded, one kind of slash, symlinks unresolved, exact bytes."""
+    """`path` as roots keep it: absolute, `.` and `..` folded, one kind of slash, symlinks unresolved, exact bytes.
+
+    Raises:
+        UsageError: it is empty, as an unset variable of a shell is: that must not stand for the current directory.
+    """
+    if not os.fsencode(path):
+        raise UsageError("a path is empty: give a folder or file, or . for the current folder")
     # POSIX lets a path begin with two slashes and leaves their meaning open; on Linux they mean one.
     normal = os.path.abspath(os.fsencode(path))
     return b"/" + normal.lstrip(b"/")

@@ -99,7 +99,8 @@ def resolve_collection(name_or_path: str | os.PathLike[str] | None = None) -> Pa
             raise UsageError(
                 f"collection '{safe_text(name_or_path)}' holds a NUL character: no directory can have that name"
             )
-        return Path(os.path.abspath(Path(name_or_path).expanduser()))
+        # Unlike Path.expanduser this leaves the ~ of an unknown user as it is.
+        return Path(os.path.abspath(os.path.expanduser(name_or_path)))  # noqa: PTH111
     if not _NAME.fullmatch(name_or_path):
         raise UsageError(
             f"collection '{safe_text(name_or_path)}' is not a name (letters, digits, _ and -);"

@@ -5,9 +5,11 @@ Only typer and the standard library are imported before a command runs, so that 
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -31,6 +33,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (index, query, measure, info, repair
 
 def main() -> NoReturn:
     """Runs the command in `sys.argv` and exits with its code."""
+    _fill_closed_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -51,6 +54,13 @@ def run(arguments: Sequence[str]) -> int:
     if code == INTERRUPTED:
         note("interrupted")
     return code if isinstance(code, int) else 0
+
+
+def _fill_closed_streams() -> None:
+    """Leads standard streams that were closed to nowhere; else a file opened later gets the number of one."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _app() -> typer.Typer:

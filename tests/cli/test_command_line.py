@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from running import Cli, in_process, python
+from running import CHECKOUT, Cli, in_process, python
 from small_collection import SmallCollection
 
 import mmsearch
@@ -150,6 +153,16 @@ def test_an_interrupt_ends_with_130_and_one_line(cli: Cli, monkeypatch: pytest.M
     monkeypatch.setattr(query_module, "_from_stdin", lambda: signal.raise_signal(signal.SIGINT))
     outcome = cli("query", "-")
     assert (outcome.code, outcome.out, outcome.err) == (130, b"", "mmsearch: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("stream", "arguments", "code"), [("0<&-", "query -", 2), ("1>&-", "--version", 0), ("2>&-", "no-such-command", 2)]
+)
+def test_a_closed_standard_stream_changes_no_exit_code(stream: str, arguments: str, code: int) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m mmsearch {arguments} {stream}"
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(["sh", "-c", command], capture_output=True, env=environment, timeout=60, check=False)
+    assert done.returncode == code
 
 
 def test_run_gives_the_code_instead_of_exiting() -> None:

@@ -98,6 +98,11 @@ def test_a_home_directory_in_a_setting_is_expanded() -> None:
     assert resolve_collection("~/index") == Path(os.environ["HOME"], "index")
 
 
+def test_a_home_directory_of_nobody_is_a_name_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_collection("~nobody-of-that-name/photos") == tmp_path / "~nobody-of-that-name" / "photos"
+
+
 def test_without_a_value_the_settings_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_collection().name == "default"
     monkeypatch.setenv("MMSEARCH_COLLECTION", "./here")

@@ -12,7 +12,7 @@ import pytest
 
 from mmsearch import manifest as manifests
 from mmsearch.durable import WriterLock
-from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismatch, CollectionNotFound
+from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismatch, CollectionNotFound, UsageError
 from mmsearch.manifest import CollectionManifest, ModelRef, Root
 
 MODEL = ModelRef("mini", "0123abcd", 384)
@@ -46,6 +46,28 @@ def test_creating_again_keeps_what_is_there(tmp_path: Path) -> None:
     assert manifests.create(tmp_path).model == MODEL
 
 
+def test_of_two_creators_the_second_finds_what_the_first_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered_first = replace(registered(str(tmp_path / "photos")), model=MODEL)
+    examine = manifests._refuse_foreign
+
+    def overtaken(directory: Path) -> None:
+        examine(directory)
+        with WriterLock(directory):
+            manifests.write(directory, registered_first)
+
+    monkeypatch.setattr(manifests, "_refuse_foreign", overtaken)
+    assert manifests.create(tmp_path / "collection") == registered_first
+    assert manifests.read(tmp_path / "collection") == registered_first
+
+
+def test_empty_path_is_not_the_current_directory() -> None:
+    for path in ("", b""):
+        with pytest.raises(UsageError, match="empty"):
+            manifests.normal_path(path)
+
+
 def test_directory_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").touch()
     for act in (manifests.create, manifests.read):
@@ -57,7 +79,8 @@ def test_directory_with_other_things_is_refused(tmp_path: Path) -> None:
 def test_lock_and_leftovers_of_a_killed_creation_do_not_block_the_next(tmp_path: Path) -> None:
     (tmp_path / ".collection.json.0123456789ab.mmsearch-tmp").touch()
     with WriterLock(tmp_path):
-        manifests.create(tmp_path)
+        pass  # its process died: the file stays, the lock does not
+    assert manifests.create(tmp_path) == CollectionManifest()
 
 
 @pytest.mark.parametrize("place", ["absent", "empty"])
