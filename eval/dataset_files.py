@@ -6,12 +6,13 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmsearch.errors import DatasetError
 from mmsearch.eval.dataset_entries import Listing, Pair, Problem, plain_name
 from mmsearch.image_formats import IMAGE_EXTENSIONS
+from mmsearch.safe_text import safe_path
 
 COLUMNS = ("image", "caption")
 
@@ -56,14 +57,15 @@ def read_folder(folder: Path) -> Listing:
     """Return the pictures below `folder` with the captions of their sidecars: x.jpg and x.txt, one caption a line.
 
     A picture without a sidecar stays in the gallery as a distractor. A sidecar belongs to every picture of its name.
-    Folders that are links are not entered.
+    Hidden files and folders are left out, and folders that are links are not entered.
 
     Raises:
-        DatasetError: there is no picture, or a sidecar is not UTF-8.
+        DatasetError: there is no picture, or a sidecar is not UTF-8, no regular file, or a link to outside.
     """
     pictures, sidecars = _files_below(folder)
     if not pictures:
         raise DatasetError(f"{folder} holds no picture, expected x.jpg with x.txt beside it")
+    _require_inside(folder, sidecars.values())
     digest = hashlib.sha256()
     pairs: list[Pair] = []
     stems = set(pictures.values())
@@ -109,7 +111,7 @@ def _files_below(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     sidecars: dict[str, str] = {}
     for directory, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
+        for name in sorted(name for name in names if not name.startswith(".")):  # macOS puts ._x.jpg beside x.jpg
             relative = (Path(directory) / name).relative_to(folder)
             stem = relative.with_suffix("").as_posix()
             if relative.suffix.lower() in IMAGE_EXTENSIONS:
@@ -117,6 +119,17 @@ def _files_below(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
             elif relative.suffix.lower() == ".txt":
                 sidecars[stem] = relative.as_posix()
     return dict(sorted(pictures.items())), dict(sorted(sidecars.items()))
+
+
+def _require_inside(folder: Path, sidecars: Iterable[str]) -> None:
+    """Refuse a sidecar that is a link to outside, whose text is not ours to show, or a pipe, which never ends."""
+    resolved = folder.resolve()
+    for name in sidecars:
+        sidecar = folder / name
+        if not sidecar.is_file() or not sidecar.resolve().is_relative_to(resolved):
+            raise DatasetError(
+                f"{safe_path(name)} is no regular file below {safe_path(str(folder))}, expected captions"
+            )
 
 
 def _sidecar_lines(path: Path, name: str, digest: hashlib._Hash) -> list[tuple[int, str]]:

@@ -57,6 +57,7 @@ def _of_split(name: str, images: list[Record], split: str | None) -> tuple[str, 
 def _karpathy(images: list[Record]) -> tuple[list[Pair], list[Problem]]:
     pairs: list[Pair] = []
     problems: list[Problem] = []
+    listed = _Listed("sentid")
     for image in images:
         where = f"image {image.get('imgid', image.get('cocoid', '?'))}"
         filename = _text(image, "filename", where)
@@ -69,7 +70,9 @@ def _karpathy(images: list[Record]) -> tuple[list[Pair], list[Problem]]:
             number = _number(sentence, "sentid", where)
             # `raw` is what was written; the tokens have lost case and punctuation
             caption = plain_text(_text(sentence, "raw", f"{where} sentence {number}")).strip()
-            if caption:
+            if listed.before(number, (name, caption), where):
+                problems.append(Problem("doubled rows", f"sentence {number}", name))
+            elif caption:
                 pairs.append(Pair(name, caption, f"{number:012d}", where))
             else:
                 problems.append(Problem("blank captions", f"sentence {number}", name))
@@ -78,14 +81,22 @@ def _karpathy(images: list[Record]) -> tuple[list[Pair], list[Problem]]:
 
 def _coco(images: list[Record], annotations: list[Record]) -> tuple[list[Pair], list[Problem]]:
     problems: list[Problem] = []
-    names = {_number(image, "id", "image"): plain_name(_text(image, "file_name", "image")) for image in images}
+    names: dict[int, str] = {}
+    listed_images, listed_captions = _Listed("id"), _Listed("id")
+    for image in images:
+        image_id, name = _number(image, "id", "image"), plain_name(_text(image, "file_name", "image"))
+        if listed_images.before(image_id, name, f"image {name!r}"):
+            problems.append(Problem("doubled rows", f"image {image_id}", name))
+        names[image_id] = name
     captions: dict[int, list[tuple[int, str]]] = {id: [] for id in names}
     for annotation in annotations:
         number = _number(annotation, "id", "annotation")
         where = f"annotation {number}"
         image_id = _number(annotation, "image_id", where)
         text = plain_text(_text(annotation, "caption", where)).strip()
-        if image_id not in names:
+        if listed_captions.before(number, (image_id, text), where):
+            problems.append(Problem("doubled rows", where, f"image {image_id}"))
+        elif image_id not in names:
             problems.append(Problem("captions of unlisted images", where, f"image {image_id}"))
         elif not text:
             problems.append(Problem("blank captions", where, names[image_id]))
@@ -118,6 +129,23 @@ def _first_captions(pairs: list[Pair], most: int | None) -> tuple[list[Pair], tu
     if bare:
         notes.append(f"{bare} images have no captions and stay in the gallery as distractors")
     return kept, tuple(notes)
+
+
+class _Listed:
+    """What each number has stood for so far. One number for two things would silently make them one."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+        self._meant: dict[int, object] = {}
+
+    def before(self, number: int, meaning: object, where: str) -> bool:
+        """Return whether `number` was listed already; refuse it when it meant something else."""
+        known = number in self._meant
+        if self._meant.setdefault(number, meaning) != meaning:
+            raise DatasetError(
+                f"{where} has {number} as {self._field!r}, which was given to another before; expected each number once"
+            )
+        return known
 
 
 def _records(document: Record, field: str, where: str, *, empty: bool = False) -> list[Record]:

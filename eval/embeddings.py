@@ -147,6 +147,9 @@ def _embed_images(
             files.extend(replace(file, pixels=None) if isinstance(file, _Picture) else file for file in batch)
             steps.advance(len(batch))
     cached = sum(isinstance(file, _Picture) and not cache.is_new(file.key) for file in files)
+    # A second copy of a damaged file is not decoded once the first one is embedded, and is damaged all the same.
+    damaged = {file.key for file in files if isinstance(file, _Picture) and file.partial}
+    files = [replace(file, partial=file.key in damaged) if isinstance(file, _Picture) else file for file in files]
     return files, EncodeTiming(encoded, cached, stopwatch.seconds())
 
 

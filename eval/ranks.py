@@ -108,9 +108,9 @@ def rank_scores(scores: Floats | Iterable[Floats], relevance: Relevance) -> Rank
 def rank_lists(lists: Rows, relevance: Relevance, *, scores: Floats | None = None) -> Ranks:
     """Return the ranks in `lists` (Q, depth) of gallery rows, best first, padded with -1 behind the last answer.
 
-    With `scores` (Q, depth) of the listed items ties count against the positives, as everywhere; without, the order
-    is taken as it is. A positive outside the list has no known rank: metrics that need more than `depth` refuse the
-    result.
+    With `scores` (Q, depth) of the listed items ties count against the positives, as everywhere, and -inf is no
+    answer; without, the order is taken as it is. A positive outside the list has no known rank: metrics that need more
+    than `depth` refuse the result.
 
     Raises:
         UsageError: a list names an item twice, is not ordered by its scores, or does not fit the relevance.
@@ -121,8 +121,10 @@ def rank_lists(lists: Rows, relevance: Relevance, *, scores: Floats | None = Non
     for row, listed in enumerate(lists):
         answers = listed[: _answered(listed, row, relevance.gallery)]
         values = -np.arange(len(answers), dtype=np.float64) if scores is None else scores[row, : len(answers)]
-        if np.isnan(values).any() or (np.diff(values) > 0).any():
+        if not (values < np.inf).all() or (values[1:] > values[:-1]).any():
             raise UsageError(f"the answers to query {row} are not ordered by falling scores: {values[:5].tolist()} ...")
+        returned = values > -np.inf
+        answers, values = answers[returned], values[returned]
         positives = relevance.of(row)
         places = np.flatnonzero(np.isin(answers, positives))
         positions, tied = _positions(values, places)

@@ -14,7 +14,7 @@ from typing import Any
 from mmsearch.eval.embeddings import EncodeTiming
 from mmsearch.eval.latency import Latency
 from mmsearch.eval.metrics import RSUM_KS
-from mmsearch.eval.scores import BothDirections
+from mmsearch.eval.scores import BothDirections, Direction
 from mmsearch.eval.significance import Interval
 
 CONTRACT_METRICS = (*(f"recall@{k}" for k in RSUM_KS), "median_rank", "mrr")
@@ -167,7 +167,8 @@ class EvalRun:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `mmsearch eval --json` prints, without `schema_version`."""
-        texts, images = self.text_to_image.to_json(), self.image_to_text.to_json()
+        texts = {**self.text_to_image.to_json(), **_contract_metrics(self.ranks.text_to_image)}
+        images = {**self.image_to_text.to_json(), **_contract_metrics(self.ranks.image_to_text)}
         interval = self.mean_recall_interval
         return {
             "model": self.system.model,
@@ -202,3 +203,9 @@ class EvalRun:
             "image_to_text": self.image_to_text.excluded,
             **{kind.replace(" ", "_"): count for kind, count in self.data.dropped.items()},
         }
+
+
+def _contract_metrics(direction: Direction) -> dict[str, float]:
+    """Return the metrics that scripts rely on, whichever k were asked for."""
+    found = direction.metrics([k for k in RSUM_KS if k <= direction.ranks.gallery])
+    return {name: found[name] for name in CONTRACT_METRICS if name in found}

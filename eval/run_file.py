@@ -96,7 +96,7 @@ def load_run(path: Path) -> SavedRun:
         )
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}; expected a run written by --save") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{name} is not a run that --save wrote, or was changed since ({error!r})") from error

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, TiffImagePlugin
 
 _PLAIN = frozenset(("L", "RGB", "CMYK", "LAB"))
 _SCALES = (255, 1023, 4095, 16383, 65535)  # white at 8, 10, 12, 14 and 16 bits
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # of TIFF
 _ROWS = 1024  # scaled at a time, so that a large picture is never held as floats
 
 
@@ -27,7 +28,9 @@ def plain(image: Image.Image) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     # by way of RGBA also for palettes, whose transparency is lost on the direct way to RGB
     rgba = image.convert("RGBA")
-    if rgba.getchannel("A").getextrema() == (255, 255):
+    alpha = rgba.getchannel("A").getextrema()
+    unused = image.format == "BMP" and alpha == (0, 0)  # screenshots are often written with a channel left at zero
+    if alpha == (255, 255) or unused:
         return rgba.convert("RGB")
     page = Image.new("RGB", rgba.size, "white")
     page.paste(rgba, mask=rgba.getchannel("A"))
@@ -48,6 +51,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         rows = values[start : start + _ROWS].astype(np.float64)
         scaled = np.nan_to_num((rows - black) * (255.0 / (white - black)), nan=0.0, posinf=255.0, neginf=0.0)
         levels[start : start + _ROWS] = np.clip(np.rint(scaled), 0, 255)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        levels = 255 - levels  # which Pillow sees to in 8 bits, but not in 16
+    hidden = image.info.get("transparency")
+    if isinstance(hidden, int) and image.format == "PNG":
+        levels[values == hidden] = 255
     result = Image.fromarray(levels)
     result.info = dict(image.info)
     return result

@@ -109,7 +109,9 @@ def _load_whole_or_part(
     except Exception as error:
         return salvage(data, name, open_image, error)
     if name == "JPEG" and tail_is_zeros(data):
-        return salvage(data, name, open_image, OSError("the end of the file is all zeros"))
+        rescued, missing = salvage(data, name, open_image, OSError("the end of the file is all zeros"))
+        if missing.getbbox() is not None:  # else the zeros belong to what some cameras append to a whole picture
+            return rescued, missing
     return image, None
 
 

@@ -15,7 +15,7 @@ _SENTENCE = re.compile(r".+?(?:[.!?\u2026][\"'\u201d\u2019)\]]*(?=\s|$)|[\u3002\
 _WORD = re.compile(r"\S+")
 _IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 
-_HEADING = re.compile(r"\s{0,3}#{1,6}\s+(.*?)[\s#]*$")
+_HEADING = re.compile(r"\s{0,3}#{1,6}\s+(.*)$")
 _RULE = re.compile(r"\s{0,3}([-=*_])(\s*\1)*\s*$")
 _FENCE = re.compile(r"\s{0,3}(?:```|~~~)")
 _MARGIN = re.compile(r"^\s*(?:>\s?|[-*+]\s+|\d{1,3}[.)]\s+)+")
@@ -152,7 +152,7 @@ def _markdown_lines(text: str) -> Iterator[tuple[int, str, int]]:
             yield number, "", section
         elif heading is not None:
             section += 1
-            yield number, _unmarked(heading[1]), section
+            yield number, _unmarked(heading[1].rstrip("# \t")), section
             yield number, "", section
         elif fenced:
             yield number, line, section

@@ -88,6 +88,17 @@ def test_what_is_no_run_is_refused(tmp_path: Path, finished: Finished, damage: s
         load_run(path)
 
 
+@pytest.mark.parametrize("change", [{"tied": [10_000]}, {"positions": [10**30]}, {"queries": "x"}, {"gallery": None}])
+def test_run_that_somebody_made_up_is_refused(tmp_path: Path, finished: Finished, change: dict[str, object]) -> None:
+    path = tmp_path / "run.json"
+    save_run(finished.run, path)
+    body = load_checked(path.read_bytes())
+    body["ranks"]["text_to_image"].update(change)
+    path.write_bytes(dump_checked(body))
+    with pytest.raises(UsageError, match="is not a run that --save wrote"):
+        load_run(path)
+
+
 def test_a_run_does_not_differ_from_itself(finished: Finished) -> None:
     found = compare_runs(saved(finished.run), saved(finished.run), resamples=200)
     assert found.mean_recall is not None

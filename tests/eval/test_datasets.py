@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,28 @@ def test_a_split_must_be_named_and_exist(tmp_path: Path, split: str | None, mess
         load_dataset(karpathy(tmp_path), DatasetOptions(split=split))
 
 
+def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    change(document)
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def test_sentence_numbers_that_restart_with_every_image_are_refused(tmp_path: Path) -> None:
+    path = changed(karpathy(tmp_path), lambda file: file["images"][3]["sentences"][0].update(sentid=30))
+    with pytest.raises(DatasetError, match="image 4 has 30 as 'sentid', which was given to another before"):
+        load_dataset(path, DatasetOptions(split="test"))
+
+
+def test_image_listed_twice_in_json_counts_once_on_request(tmp_path: Path) -> None:
+    path = changed(karpathy(tmp_path), lambda file: file["images"].append(file["images"][3]))
+    with pytest.raises(DatasetError, match=r"1 doubled rows \(sentence 40: 4.jpg\)"):
+        load_dataset(path, DatasetOptions(split="test"))
+    dataset = load_dataset(path, DatasetOptions(split="test", allow_missing=True))
+    assert captions_by_image(dataset)["4.jpg"] == ["Four."]
+    assert dataset.dropped == {"doubled rows": 1}
+
+
 def coco(root: Path) -> Path:
     document = {
         "images": [{"id": 7, "file_name": "b.jpg"}, {"id": 5, "file_name": "a.jpg"}, {"id": 9, "file_name": "c.jpg"}],
@@ -220,6 +244,35 @@ def test_coco_keeps_the_first_five_captions_by_annotation_id(tmp_path: Path) -> 
     dataset = load_dataset(path, DatasetOptions(images=tmp_path / "val"))
     assert captions_by_image(dataset)["b.jpg"] == ["b", "number 11", "number 12", "number 13", "number 14"]
     assert any("2 more left out" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize(
+    ("records", "record", "message"),
+    [
+        ("images", {"id": 7, "file_name": "c.jpg"}, "image 'c.jpg' has 7 as 'id'"),
+        ("annotations", {"id": 20, "image_id": 5, "caption": "b"}, "annotation 20 has 20 as 'id'"),
+        ("annotations", {"id": 20, "image_id": 7, "caption": "other"}, "annotation 20 has 20 as 'id'"),
+    ],
+    ids=["image", "caption of another image", "other caption"],
+)
+def test_coco_number_that_names_two_things_is_refused(
+    tmp_path: Path, records: str, record: dict[str, Any], message: str
+) -> None:
+    path = changed(coco(tmp_path), lambda file: file[records].append(record))
+    with pytest.raises(DatasetError, match=f"{message}, which was given to another before"):
+        load_dataset(path, DatasetOptions(images=tmp_path / "val"))
+
+
+def test_coco_rows_given_twice_count_once_on_request(tmp_path: Path) -> None:
+    def double(file: dict[str, Any]) -> None:
+        file["images"] *= 2
+        file["annotations"] *= 2
+
+    plain = load_dataset(coco(tmp_path), DatasetOptions(images=tmp_path / "val"))
+    path = changed(coco(tmp_path), double)
+    dataset = load_dataset(path, DatasetOptions(images=tmp_path / "val", allow_missing=True))
+    assert captions_by_image(dataset) == captions_by_image(plain)
+    assert dataset.dropped == {"doubled rows": 6}
 
 
 def test_coco_captions_of_unlisted_images_are_counted(tmp_path: Path) -> None:
@@ -290,6 +343,26 @@ def test_folder_problems_are_sidecars_alone_and_blank_ones(tmp_path: Path) -> No
         load_dataset(tmp_path)
     dataset = load_dataset(tmp_path, LENIENT)
     assert captions_by_image(dataset) == {"a.jpg": ["one"], "b.jpg": []}
+
+
+def test_folder_leaves_out_hidden_files(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.jpg", "._a.jpg", ".trash/b.jpg")
+    (tmp_path / "a.txt").write_text("a cat\n")
+    (tmp_path / "._a.txt").write_bytes(b"\x00\x05\x16\x07\xff")
+    assert captions_by_image(load_dataset(tmp_path)) == {"a.jpg": ["a cat"]}
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_folder_reads_no_sidecar_from_elsewhere(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "photos"
+    make_images(folder, "a.jpg")
+    (tmp_path / "secret.txt").write_text("not a caption\n")
+    if kind == "link":
+        (folder / "a.txt").symlink_to(tmp_path / "secret.txt")
+    else:
+        os.mkfifo(folder / "a.txt")
+    with pytest.raises(DatasetError, match=r"a\.txt is no regular file below"):
+        load_dataset(folder, LENIENT)
 
 
 def test_sha256_follows_the_content(tmp_path: Path) -> None:

@@ -190,3 +190,14 @@ def test_partly_read_pictures_are_counted_in_every_run(tmp_path: Path, model: Mo
         table.write("noise.jpg,noise\n")
     assert embedded_in(tmp_path, model).partial == 1
     assert embedded_in(tmp_path, model).partial == 1
+
+
+def test_every_copy_of_a_damaged_picture_counts_as_damaged(tmp_path: Path, model: Model) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    names = [f"{number}.jpg" for number in range(80)]
+    for name in names:
+        (tmp_path / name).write_bytes(whole[: len(whole) * 4 // 5])
+    (tmp_path / "pairs.csv").write_text("image,caption\n" + "".join(f"{name},of {name}\n" for name in names))
+    assert embedded_in(tmp_path, model).partial == 80

@@ -139,6 +139,14 @@ def test_lists_know_what_they_do_not_hold() -> None:
     assert ranks.depth == 3
 
 
+def test_listed_item_without_a_score_is_not_returned() -> None:
+    relevance = relevance_from_pairs([(0, 1)], queries=1, gallery=6)
+    lists, scores = np.array([[0, 1, 2, -1, -1]]), np.array([[0.5, -np.inf, -np.inf, -np.inf, -np.inf]])
+    assert rank_lists(lists, relevance, scores=scores).positions.tolist() == [7]
+    with pytest.raises(UsageError, match="not ordered by falling scores"):
+        rank_lists(lists[:, :1], relevance, scores=np.array([[np.inf]]))
+
+
 @pytest.mark.parametrize(
     "lists", [[[0, 0]], [[0, 9]], [[-1, 0]]], ids=["an item twice", "no such item", "an answer behind the padding"]
 )

@@ -49,6 +49,16 @@ def test_numbers_are_those_of_a_plain_loop_in_both_directions(finished: Finished
             assert side.metrics["median_rank"] == expected["median_rank"]
 
 
+def test_json_has_the_recalls_of_the_contract_whichever_k_are_asked_for(finished: Finished) -> None:
+    usual = finished.run.to_json()
+    options = EvalOptions(k=(2, 12), use_cache=False, resamples=100)
+    unusual = evaluate_embedded(finished.embedded, finished.model, options).to_json()
+    for direction in ("text_to_image", "image_to_text"):
+        for name in CONTRACT_METRICS:
+            assert unusual[direction][name] == unusual["embedding_only"][direction][name] == usual[direction][name]
+        assert {"recall@2", "recall@12"} <= set(unusual[direction])
+
+
 def test_plain_colours_are_found_first(finished: Finished) -> None:
     ranks, dataset = finished.run.ranks.text_to_image.ranks, finished.embedded.dataset
     best = dict(zip(dataset.captions, ranks.best.tolist(), strict=True))

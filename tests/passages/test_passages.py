@@ -202,3 +202,11 @@ def test_any_bytes_give_passages_or_a_reason(data: bytes, extension: str) -> Non
     assert passages
     json.dumps([passage.text for passage in passages])
     assert all(passage.text.strip() and passage.text.encode() for passage in passages)
+
+
+def test_heading_of_a_million_marks_takes_no_time() -> None:
+    # a pattern that tries every place for the closing marks would take hours, not be a little slow
+    marks = " #" * 500_000
+    passages = found(f"#{marks} Title {marks}\n\n## Second ##\n\n{LONG}\n", ".md")
+    assert passages[-1] == (f"Second {LONG}", "line 3")
+    assert "Title" in " ".join(text for text, _ in passages)
