@@ -46,8 +46,8 @@ class AnnReport:
     """What an index reaches on a set of queries.
 
     `recall` maps k to `ann_recall_at_k`; latencies are of the search alone, for the smallest k. `asked` (Q,) holds
-    the rows of the queries that were asked, `found` (Q, K) what the index named. `exact_latency` is that of brute
-    force over the same vectors.
+    the rows of the queries that were asked, `found` (Q, K) what the index named, `similarities` (Q, K) how near that
+    is, never rising, -inf for no answer. `exact_latency` is that of brute force over the same vectors.
     """
 
     index: str
@@ -55,6 +55,7 @@ class AnnReport:
     dim: int
     asked: Ids
     found: Ids
+    similarities: Similarities
     recall: dict[int, float]
     latency: Latency
     exact_latency: Latency
@@ -171,6 +172,7 @@ def _measured(
         dim=asked.shape[1],
         asked=rows,
         found=found,
+        similarities=np.minimum.accumulate(truth.found, axis=1),
         recall={k: ann_recall_at_k(truth, k) for k in ks},
         latency=latency_of(lambda query: answer(query[np.newaxis], ks[0]), timed),
         exact_latency=latency_of(search_everything, timed),

@@ -109,7 +109,7 @@ def _files_below(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Return the pictures as name -> stem and the sidecars as stem -> name, relative with '/', in order of names."""
     pictures: dict[str, str] = {}
     sidecars: dict[str, str] = {}
-    for directory, subfolders, names in os.walk(folder):
+    for directory, subfolders, names in os.walk(folder, onerror=_refuse_unlistable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):  # macOS puts ._x.jpg beside x.jpg
             relative = (Path(directory) / name).relative_to(folder)
@@ -119,6 +119,12 @@ def _files_below(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
             elif relative.suffix.lower() == ".txt":
                 sidecars[stem] = relative.as_posix()
     return dict(sorted(pictures.items())), dict(sorted(sidecars.items()))
+
+
+def _refuse_unlistable(error: OSError) -> None:
+    raise DatasetError(
+        f"{error.filename}: cannot be listed ({error.strerror}); its pictures would be left out"
+    ) from error
 
 
 def _require_inside(folder: Path, sidecars: Iterable[str]) -> None:

@@ -65,7 +65,9 @@ def _hit_rates(report: AnnReport, embedded: Embedded, ranks: BothDirections) -> 
         return {}
     exact_places = np.searchsorted(ranks.text_to_image.ranks.queries, asked)
     relevance = embedded.dataset.relevance("text_to_image").subset(asked)
-    indexed = rank_lists(report.found[np.searchsorted(report.asked, asked)], relevance)
+    rows = np.searchsorted(report.asked, asked)
+    # With scores ties count against both: copies of one photo must not make an index look better than exact search.
+    indexed = rank_lists(report.found[rows], relevance, scores=report.similarities[rows])
     return {
         k: (
             float(hit_at_k(ranks.text_to_image.ranks, k)[exact_places].mean()),

@@ -345,6 +345,20 @@ def test_folder_problems_are_sidecars_alone_and_blank_ones(tmp_path: Path) -> No
     assert captions_by_image(dataset) == {"a.jpg": ["one"], "b.jpg": []}
 
 
+def test_folder_that_cannot_be_listed_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_images(tmp_path, "a.jpg", "locked/b.jpg")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if os.fspath(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DatasetError, match=r"locked: cannot be listed \(Permission denied\)"):
+        load_dataset(tmp_path, LENIENT)
+
+
 def test_folder_leaves_out_hidden_files(tmp_path: Path) -> None:
     make_images(tmp_path, "a.jpg", "._a.jpg", ".trash/b.jpg")
     (tmp_path / "a.txt").write_text("a cat\n")

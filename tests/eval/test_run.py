@@ -179,6 +179,17 @@ def test_same_file_under_two_names_is_reported_and_ties(tmp_path: Path, model: M
     assert any("tie with a wrong answer" in note for note in run.notes)
 
 
+def test_ties_do_not_make_an_index_look_better_than_exact_search(tmp_path: Path, model: Model) -> None:
+    table = write_colour_pairs(tmp_path)
+    with table.open("a") as rows:
+        for number in range(12):
+            (tmp_path / f"copy{number}.png").write_bytes((tmp_path / "red.png").read_bytes())
+            rows.write(f"copy{number}.png,red {number}\n")
+    run = evaluate(load_dataset(table), model, QUICK)
+    exact, indexed = run.ann.hit_rate[10]
+    assert exact == indexed < 1
+
+
 def test_progress_ends_with_all_stages_done(tmp_path: Path, model: Model) -> None:
     seen: list[Progress] = []
     evaluate(load_dataset(write_colour_pairs(tmp_path)), model, QUICK, progress=seen.append)
