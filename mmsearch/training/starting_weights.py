@@ -31,7 +31,7 @@ def packaged_file(package: str, suffix: str) -> Path:
     try:
         found = [f for f in files(package) or [] if str(f).endswith(suffix)]
     except PackageNotFoundError:
-        raise MissingExtra(f"{package} is not installed; run: pip install 'mmsearch[train]'") from None
+        raise MissingExtra(f"{package} is not installed; run: pip install 'mmsearch[rebuild]'") from None
     if len(found) != 1:
         raise ModelError(f"{package} {version(package)} holds {len(found)} files ending in {suffix}, expected 1")
     return Path(str(found[0].locate()))
