@@ -20,7 +20,7 @@ from mmsearch.indexer import roots
 from mmsearch.indexer.change import Change
 from mmsearch.indexer.decode import DecodePool
 from mmsearch.indexer.discover import Walk
-from mmsearch.indexer.embed import IMAGES_AT_ONCE, Embedder
+from mmsearch.indexer.embed import Embedder
 from mmsearch.indexer.intake import Intake, Read
 from mmsearch.indexer.interrupt import Interrupt, StopWaiting, interruptible
 from mmsearch.indexer.known import KnownIndex
@@ -42,6 +42,9 @@ from mmsearch.safe_text import safe_path
 from mmsearch.store import Item, Store
 from mmsearch.types import IndexReport
 
+# Files settled at once, or after so many seconds: what settling asks of the tables takes as long for one as for many.
+# A few batches of the model, so that sentences of like lengths get together.
+_GROUP_FILES = 32
 _GROUP_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
@@ -87,7 +90,7 @@ def index(directory: Path, paths: Iterable[roots.PathInput], model: Model, optio
         CollectionBusy: another process is writing.
         CollectionMismatch: the collection was built by another model.
         CollectionError: the collection cannot be written, for want of room above all.
-        PruneRefused: too much is gone to be removed without `force`; everything else was done.
+        PruneRefused: too much is gone to be removed without `force`; everything else was done, and `report` says what.
     """
     started = time.monotonic()
     arguments = roots.read_arguments(paths, _manifest_or_new(directory))
@@ -99,11 +102,12 @@ def index(directory: Path, paths: Iterable[roots.PathInput], model: Model, optio
         items = run.publish()
         if place.store.versions() != versions and not interrupt.requested:
             _optimize(place.store)
-    if gone.refusal is not None:
-        raise PruneRefused(gone.refusal)
     ignored = roots.count_ignored(arguments)
     report = run.tally.report(run.surveys, gone, items=items, ignored=ignored, seconds=time.monotonic() - started)
-    return replace(report, interrupted=interrupt.requested, warnings=(*place.store.warnings, *report.warnings))
+    report = replace(report, interrupted=interrupt.requested, warnings=(*place.store.warnings, *report.warnings))
+    if gone.refusal is not None:
+        raise PruneRefused(gone.refusal, report)
+    return report
 
 
 class _Run:
@@ -234,13 +238,16 @@ def _opened(directory: Path, model: Model) -> Iterator[Workplace]:
 
 
 def _surveys(place: Workplace, arguments: Sequence[roots.Argument]) -> list[Survey]:
-    """A survey to make for each of `arguments`, whose roots are registered now."""
-    manifest, scopes = roots.register(place.manifest, arguments)
-    place.replace_manifest(manifest)
-    spared = {root.id: roots.spared_paths(manifest, root) for root in manifest.roots}
-    place.replace_manifest(roots.adopt_inner_roots(manifest, place.store))
+    """A survey to make for each of `arguments`, whose roots are registered now, and one for each root inside those that
+    is out of reach: it stays a root of its own until it is back.
+    """
+    place.replace_manifest(roots.register(place.manifest, arguments))
+    place.replace_manifest(roots.adopt_inner_roots(place.manifest, place.store))
     by_id = {root.id: root for root in place.manifest.roots}
-    return [Survey.begin(scope, by_id[scope.root_id], spared[scope.root_id]) for scope in scopes]
+    scopes = roots.scopes(place.manifest, arguments)
+    surveys = [Survey.begin(scope, by_id[scope.root_id]) for scope in scopes]
+    inner = roots.inner_scopes(place.manifest, scopes)
+    return surveys + [Survey.begin(scope, by_id[scope.root_id], unasked=True) for scope in inner]
 
 
 def _optimize(store: Store) -> None:
@@ -253,12 +260,12 @@ def _optimize(store: Store) -> None:
 
 
 def _grouped(reads: Iterable[Read]) -> Iterator[list[Read]]:
-    """`reads` in groups of the size that the model likes, or smaller ones when they come slowly."""
+    """`reads` in groups of some tens, or smaller ones when they come slowly."""
     group: list[Read] = []
     begun = time.monotonic()
     for each in reads:
         group.append(each)
-        if len(group) >= IMAGES_AT_ONCE or time.monotonic() - begun >= _GROUP_SECONDS:
+        if len(group) >= _GROUP_FILES or time.monotonic() - begun >= _GROUP_SECONDS:
             yield group
             group, begun = [], time.monotonic()
     if group:

@@ -6,20 +6,24 @@ folders brings it in.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mmsearch import manifest as manifests
-from mmsearch.durable import WriterLock
+from mmsearch.durable import WriterLock, fsync_dir, make_directory
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound
 from mmsearch.indexer.publish import Publisher
-from mmsearch.manifest import CollectionManifest, ModelRef
+from mmsearch.manifest import SNAPSHOTS_DIRECTORY, CollectionManifest, ModelRef
 from mmsearch.snapshot import Snapshot
-from mmsearch.snapshot_manifest import CURRENT_FILE, SNAPSHOTS_DIRECTORY, SnapshotHead, read_manifest
-from mmsearch.store import Store
+from mmsearch.snapshot_manifest import CURRENT_FILE, SnapshotHead, read_manifest
+from mmsearch.store import ITEMS_TABLE, Store
+from mmsearch.store_prune import manifests as table_manifests
+from mmsearch.store_tables import QUARANTINE_DIRECTORY
 from mmsearch.types import RepairReport
 
 # Ids above the largest one in use that a lost collection.json may have given away: to blocks of a run that was killed,
@@ -36,50 +40,91 @@ def repair(directory: Path) -> RepairReport:
         CollectionDamaged: too little of it is left to read; says what.
         CollectionError: it cannot be written.
     """
-    if not directory.is_dir():
-        raise CollectionNotFound(f"{directory}: there is no collection here; make one with `mmsearch index`")
-    with WriterLock(directory):
-        manifest, found = _manifest(directory)
-        if manifest.model is None:
-            return RepairReport(tuple(found), items=0, without_embedding=0)
-        with Store.open(directory, manifest.model) as store:
-            found += store.warnings
-            found += _swept(store.sweep())
-            # The marker may have come back from a snapshot: ids it does not know of are in the tables.
-            newest = int(store.known_files().ids.max(initial=0))
-            manifests.write(directory, replace(manifest, next_id=max(manifest.next_id, newest + 1)))
-            damage = _snapshot_damage(directory)
-            publisher = Publisher(directory, store, manifest.model, every_s=math.inf)
-            items = publisher.publish(manifest.roots, anew=bool(damage))
-            found += [f"{sentence}: published anew" for sentence in damage]
-            return RepairReport(tuple(found), items=items, without_embedding=_without_embedding(store))
+    # Before the lock, which makes a file: what is not a collection is left as it is.
+    with contextlib.suppress(CollectionDamaged):
+        manifests.read(directory)
+    try:
+        with WriterLock(directory):
+            return _repaired(directory)
+    except OSError as error:
+        raise CollectionError(
+            f"{directory}: cannot be written ({error.strerror or error}); see that its disk has room and is not"
+            " read-only, then run `mmsearch repair` again"
+        ) from error
+
+
+def _repaired(directory: Path) -> RepairReport:
+    found = _put_aside(directory)
+    manifest, sentences = _manifest(directory)
+    found += sentences
+    if manifest.model is None:
+        return RepairReport(tuple(found), items=0, without_embedding=0)
+    _require_items(directory)
+    with Store.open(directory, manifest.model) as store:
+        found += store.warnings
+        found += _swept(store.sweep())
+        # The marker may have come back from a snapshot: ids it does not know of are in the tables.
+        newest = int(store.known_files().ids.max(initial=0))
+        manifests.write(directory, replace(manifest, next_id=max(manifest.next_id, newest + 1)))
+        damage = _snapshot_damage(directory)
+        publisher = Publisher(directory, store, manifest.model, every_s=math.inf)
+        items = publisher.publish(manifest.roots, anew=bool(damage))
+        found += [f"{sentence}: published anew" for sentence in damage]
+        return RepairReport(tuple(found), items=items, without_embedding=_without_embedding(store))
+
+
+def _put_aside(directory: Path) -> list[str]:
+    """A sentence for each directory that stood where a file belongs, and was moved to the quarantine."""
+    found = []
+    manifest_files = sorted((directory / SNAPSHOTS_DIRECTORY).glob("*.json"))
+    for path in (directory / manifests.FILE_NAME, directory / CURRENT_FILE, *manifest_files):
+        if path.is_dir():
+            aside = directory / QUARANTINE_DIRECTORY / f"{path.name}-{time.time_ns()}"
+            make_directory(aside.parent)
+            path.rename(aside)
+            fsync_dir(aside.parent)
+            fsync_dir(path.parent)
+            found.append(f"{path}: was a directory; moved to {aside}")
+    return found
 
 
 def _manifest(directory: Path) -> tuple[CollectionManifest, list[str]]:
-    """The manifest, and a sentence when it had to be written again from the newest snapshot that can be read."""
+    """The manifest, and sentences when it had to be written again from the newest snapshot that can be read."""
+    path = directory / manifests.FILE_NAME
     try:
         return manifests.read(directory), []
     except CollectionDamaged as error:
         damaged = error
-    except CollectionError:
-        # Other things stand there, or nothing does. A snapshot makes it ours all the same.
-        if not (directory / SNAPSHOTS_DIRECTORY).is_dir():
-            raise
-        damaged = CollectionDamaged(f"{directory / manifests.FILE_NAME}: is gone")
     head = _newest_head(directory, damaged)
-    (directory / manifests.FILE_NAME).unlink(missing_ok=True)
+    _require_items(directory)
     model = ModelRef(head.model_name, head.fingerprint, head.dim)
-    manifest = CollectionManifest(roots=head.roots, model=model, next_id=_ID_GAP)
-    with Store.open(directory, model, read_only=True) as store:
+    with Store.open(directory, model) as store:
+        healed = list(store.warnings)
         newest = int(store.known_files().ids.max(initial=0))
-    manifest = replace(manifest, next_id=newest + _ID_GAP)
+    manifest = CollectionManifest(roots=head.roots, model=model, next_id=newest + _ID_GAP)
+    path.unlink(missing_ok=True)
     manifests.write(directory, manifest)
-    return manifest, [f"{directory / manifests.FILE_NAME}: was damaged or gone; written again from a snapshot"]
+    return manifest, [*healed, f"{path}: was damaged or gone; written again from a snapshot"]
+
+
+def _require_items(directory: Path) -> None:
+    """Return unless the items are gone while snapshots are there: publishing would empty what may still answer."""
+    items = directory / f"{ITEMS_TABLE}.lance"
+    if not table_manifests(items) and _snapshot_numbers(directory):
+        raise CollectionDamaged(
+            f"{items}: is gone, and nothing else says what all the items were: index the folders again, into this"
+            " collection or a new one"
+        )
+
+
+def _snapshot_numbers(directory: Path) -> list[int]:
+    """The numbers of the snapshots whose manifests stand there, newest first."""
+    names = [path.stem for path in (directory / SNAPSHOTS_DIRECTORY).glob("*.json")]
+    return sorted((int(name) for name in names if name.isascii() and name.isdigit()), reverse=True)
 
 
 def _newest_head(directory: Path, damaged: CollectionDamaged) -> SnapshotHead:
-    names = [path.stem for path in (directory / SNAPSHOTS_DIRECTORY).glob("*.json")]
-    for number in sorted((int(name) for name in names if name.isascii() and name.isdigit()), reverse=True):
+    for number in _snapshot_numbers(directory):
         try:
             return read_manifest(directory, number).head
         except (OSError, CollectionDamaged):
@@ -95,8 +140,7 @@ def _snapshot_damage(directory: Path) -> list[str]:
         with Snapshot.open(directory) as snapshot:
             return snapshot.verify()
     except CollectionNotFound:
-        lost = any((directory / SNAPSHOTS_DIRECTORY).glob("*.json"))
-        return [f"{directory / CURRENT_FILE}: is gone"] if lost else []
+        return [f"{directory / CURRENT_FILE}: is gone"] if _snapshot_numbers(directory) else []
     except CollectionDamaged as error:
         return [_bare(error)]
 

@@ -1,6 +1,21 @@
-"""`python -m mmsearch` is `mmsearch`."""
+"""`python -m mmsearch` is `mmsearch`. Imports nothing at first, so that Ctrl-C is heard from the first moment."""
 
-from mmsearch.cli.main import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command in `sys.argv` and exits with its code."""
+    try:
+        from mmsearch.cli.main import main as run_command
+
+        run_command()
+    except KeyboardInterrupt:
+        # While modules were loaded: whatever comes later is caught where it happens.
+        sys.stderr.write("mmsearch: interrupted\n")
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mmsearch import manifest as manifests
-from mmsearch.errors import CollectionBusy, CollectionNotFound
+from mmsearch.errors import CollectionNotFound
 from mmsearch.manifest import CollectionManifest, ModelRef
 from mmsearch.progress import ProgressCallback
 from mmsearch.root_health import root_trouble
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from mmsearch.model import ImageInput, Model
     from mmsearch.search import Target
     from mmsearch.snapshot import Snapshot
-    from mmsearch.store import Store
 
 PathInput = str | bytes | os.PathLike[str]
 
@@ -92,7 +91,8 @@ class Collection:
             UsageError: a path cannot be indexed; nothing was done.
             CollectionBusy: another process is writing to the collection.
             CollectionMismatch: another model built it, or a newer mmsearch.
-            PruneRefused: too much is gone to be removed without `force`; everything else was done.
+            PruneRefused: too much is gone to be removed without `force`; everything else was done, its `report` says
+                what.
             CollectionError: it cannot be written, for want of room above all.
             ModelError: the model cannot be loaded.
         """
@@ -122,8 +122,9 @@ class Collection:
     ) -> list[Hit]:
         """Up to `k` hits for a sentence, a picture (a path, a PIL image or an array), or both together; best first.
 
-        `to` is what to find, "images" or "texts". `under` keeps to files in and below one directory, `min_similarity`
-        to hits with at least that cosine. What other processes have added since the last call is found too.
+        `to` is what to find, "images" or "texts". `under` keeps to files in and below one directory, reached by links
+        or not, `min_similarity` to hits with at least that cosine. What other processes have added since the last call
+        is found too.
 
         Raises:
             CollectionNotFound: nothing has been indexed yet.
@@ -149,7 +150,8 @@ class Collection:
         return _info(self._directory, manifest, None)
 
     def errors(self) -> Iterator[Skipped]:
-        """The files that could not be read and have not changed since, in no particular order.
+        """The files that could not be read and have not changed since, in no particular order. The tables are read as
+        they are, beside a run that is under way or on a disk that is read-only.
 
         Raises:
             CollectionNotFound: there is no collection.
@@ -159,7 +161,14 @@ class Collection:
         if manifest.model is None:
             return
         roots = {root.id: root.path for root in manifest.roots}
-        with _opened_store(self._directory, manifest.model) as store:
+        from mmsearch.store import Store
+
+        try:
+            store = Store.open(self._directory, manifest.model, read_only=True)
+        except CollectionNotFound:
+            # Registered, and killed before the first tables were made: nothing has been tried yet.
+            return
+        with store:
             for item in store.errors():
                 if item.missing_since is None and item.root_id in roots:
                     root = roots[item.root_id]
@@ -236,22 +245,6 @@ class Collection:
             manifests.read(self._directory)
             self._snapshot = Snapshot.open(self._directory, threads=self._settings.thread_count)
         return self._snapshot
-
-
-@contextlib.contextmanager
-def _opened_store(directory: Path, model: ModelRef) -> Iterator[Store]:
-    """The tables, to read. Opening may mend them, which is for the holder of the writer lock; whoever holds it has done
-    that, so they can be read beside a run that is under way, and on a disk that is read-only.
-    """
-    from mmsearch.durable import WriterLock
-    from mmsearch.store import Store
-
-    with contextlib.ExitStack() as stack:
-        alone = False
-        with contextlib.suppress(CollectionBusy, OSError):
-            stack.enter_context(WriterLock(directory))
-            alone = True
-        yield stack.enter_context(Store.open(directory, model, read_only=not alone))
 
 
 def _info(directory: Path, manifest: CollectionManifest, snapshot: Snapshot | None) -> CollectionInfo:

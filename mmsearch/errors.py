@@ -18,7 +18,7 @@ A message says what failed, the value, what was expected, and what to do. The co
 
 from __future__ import annotations
 
-from mmsearch.types import Reason
+from mmsearch.types import IndexReport, Reason
 
 
 class MMSearchError(Exception):
@@ -58,7 +58,14 @@ class CollectionMismatch(CollectionError):
 
 
 class PruneRefused(CollectionError):
-    """`--prune` would remove more than a healthy root explains."""
+    """`--prune` would remove more than a healthy root explains.
+
+    `report` says what was done all the same, None when it was refused before anything was done.
+    """
+
+    def __init__(self, message: str, report: IndexReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class ModelError(MMSearchError):

@@ -6,6 +6,7 @@ Every change is one atomic replacement of the whole file, made by the holder of 
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismat
 
 FORMAT = 1
 FILE_NAME = "collection.json"
+SNAPSHOTS_DIRECTORY = "snapshots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ def read(directory: Path) -> CollectionManifest:
         CollectionNotFound: there is nothing there, or an empty directory.
         CollectionError: a directory with other things in it, or something that is not a directory.
         CollectionMismatch: a newer format than this version of mmsearch knows.
-        CollectionDamaged: the file does not carry the content it was written with.
+        CollectionDamaged: the file does not carry the content it was written with, or only its snapshots are left.
+        CollectionError: the operating system does not let it be read.
     """
     path = directory / FILE_NAME
     try:
@@ -87,11 +90,21 @@ def read(directory: Path) -> CollectionManifest:
     except (FileNotFoundError, NotADirectoryError):
         _refuse_foreign(directory)
         raise CollectionNotFound(f"{directory}: there is no collection here; make one with `mmsearch index`") from None
+    except OSError as error:
+        raise unreadable(path, error) from error
     try:
         _refuse_newer(path, parse_object(data))
         return _from_json(load_checked(data))
     except (ValueError, KeyError, TypeError) as error:
         raise CollectionDamaged(f"{path}: is damaged ({error}); run `mmsearch repair`") from error
+
+
+def unreadable(path: Path, error: OSError) -> CollectionError:
+    """What to raise for a file of a collection that is there and that the operating system does not give."""
+    reason = f"{path}: cannot be read ({error.strerror or error})"
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
+        return CollectionDamaged(f"{reason}; run `mmsearch repair`")
+    return CollectionError(f"{reason}; see that this user may read it and that the disk is sound")
 
 
 def write(directory: Path, manifest: CollectionManifest) -> None:
@@ -189,12 +202,20 @@ def _refuse_foreign(directory: Path) -> None:
         return
     except NotADirectoryError:
         raise CollectionError(f"{directory}: is not a directory; a collection is one") from None
+    except OSError as error:
+        raise unreadable(directory, error) from error
+    if _has_snapshots(directory):
+        raise CollectionDamaged(f"{directory / FILE_NAME}: is gone from beside its snapshots; run `mmsearch repair`")
     foreign = sorted(name for name in names if name != LOCK_NAME and not is_leftover(name))
     if foreign:
         raise CollectionError(
             f"{directory}: is not a collection (no {FILE_NAME}) and not empty (holds {foreign[0]!r}); "
             "choose an empty or new directory"
         )
+
+
+def _has_snapshots(directory: Path) -> bool:
+    return any(path.stem.isdecimal() for path in (directory / SNAPSHOTS_DIRECTORY).glob("*.json"))
 
 
 def _refuse_newer(path: Path, body: dict[str, Any]) -> None:

@@ -90,11 +90,11 @@ class Model:
             self._encoder.load_text_tower()
             _ = self.tokenizer
 
-    def encode_images(self, images: Sequence[ImageInput], *, batch_size: int = 32) -> NDArray[np.float32]:
+    def encode_images(self, images: Sequence[ImageInput], *, batch_size: int = 8) -> NDArray[np.float32]:
         """Embeddings (N, dim) of pictures: paths of files, PIL images, or uint8 arrays (height, width, 3) in RGB.
 
         Raises:
-            UnreadableFile: a picture cannot be decoded; the message has its number in `images`.
+            UnreadableFile: a picture cannot be decoded; the message has its number in `images`, if there are several.
             UsageError: an item is none of these, or its file does not exist.
             ModelError: the model cannot be loaded.
         """
@@ -115,12 +115,15 @@ class Model:
                 return to_pixels(image, self.preprocess)
             raise UsageError(f"{type(image).__name__} is not a picture: expected a path, a PIL image or an array")
 
+        alone = len(images) == 1
         return self._stack(
-            self._encoder.encode_pixels(np.stack([_numbered(pixels_of, images[row], row) for row in rows]))
+            self._encoder.encode_pixels(
+                np.stack([_named(pixels_of, images[row], None if alone else row) for row in rows])
+            )
             for rows in _batches(len(images), batch_size)
         )
 
-    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 64) -> NDArray[np.float32]:
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 16) -> NDArray[np.float32]:
         """Embeddings (N, dim) of sentences; what goes beyond the model's token limit is not read.
 
         Raises:
@@ -166,13 +169,14 @@ def _batches(count: int, size: int) -> Iterator[range]:
         yield range(start, min(start + size, count))
 
 
-def _numbered(
-    pixels_of: Callable[[ImageInput], NDArray[np.uint8]], image: ImageInput, number: int
+def _named(
+    pixels_of: Callable[[ImageInput], NDArray[np.uint8]], image: ImageInput, number: int | None
 ) -> NDArray[np.uint8]:
-    """`pixels_of(image)`; what it raises gets the number of the item and, for a file, its name."""
-    where = f"image {number}"
+    """`pixels_of(image)`; what it raises gets the number of the item, None for the only one, and a file's name."""
+    where = "the image" if number is None else f"image {number}"
     if isinstance(image, str | os.PathLike):
-        where += f" ({safe_path(os.fspath(image))})"
+        path = safe_path(os.fspath(image))
+        where = path if number is None else f"{where} ({path})"
     try:
         return pixels_of(image)
     except UnreadableFile as error:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch import manifest as manifests
 from mmsearch.errors import CollectionMismatch, UsageError
-from mmsearch.manifest import normal_path
 from mmsearch.model import Model, load_model
 from mmsearch.root_health import root_trouble
-from mmsearch.safe_text import safe_text
+from mmsearch.safe_text import safe_path, safe_text
 from mmsearch.snapshot import Candidate, Snapshot
+from mmsearch.snapshot_filter import places_under
 from mmsearch.types import Hit, Kind
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Query:
     """What is looked for, and among what.
 
     `text` and `image` (a path, a PIL image or a uint8 array) may come alone or together; together they ask for what
-    fits both. `to` is what to find, `k` how many at most. `under` keeps to files below one directory;
-    `min_similarity` drops hits with a smaller cosine.
+    fits both. `to` is what to find, `k` how many at most. `under` keeps to files below one directory,
+    reached by links or not; `min_similarity` drops hits with a smaller cosine.
 
     Raises:
         UsageError: neither text nor image is given, or a value is out of range.
@@ -69,11 +70,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, best first, by the model called `model`; `timing_ms` has load, encode, search and total."""
+    """Hits, best first, by the model called `model`; `timing_ms` has load, encode, search and total. `notes` are
+    sentences for a person about why there are none.
+    """
 
     hits: tuple[Hit, ...]
     model: str
     timing_ms: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def search_collection(
@@ -83,11 +87,13 @@ def search_collection(
 
     Raises:
         CollectionNotFound, CollectionDamaged: there is no collection at `directory`, or its files do not fit together.
-        CollectionMismatch: another model built it.
+        CollectionMismatch: another model built it, or a newer mmsearch.
         ModelError: `model` is missing or not what its manifest says.
         UnreadableFile, UsageError: the image of the query cannot be used.
     """
     started = time.perf_counter()
+    # The marker is what refuses a newer format and a directory that is somebody else's.
+    manifests.read(directory)
     with Snapshot.open(directory, threads=threads) as snapshot:
         return search(snapshot, load_model(model, threads=threads), query, started=started)
 
@@ -107,18 +113,29 @@ def search(snapshot: Snapshot, model: Model, query: Query, *, started: float | N
     loaded = time.perf_counter()
     embedding = _embed(model, query)
     encoded = time.perf_counter()
+    under = None if query.under is None else manifests.normal_path(query.under)
     candidates = snapshot.search(
         embedding[np.newaxis],
         query.k,
         kind=_KIND[query.to],
-        under=None if query.under is None else normal_path(query.under),
+        under=under,
         include_missing=_unhealthy_roots(snapshot),
     )[0]
     hits = _hits(snapshot, candidates, query.min_similarity)
     finished = time.perf_counter()
     timing = {"load": loaded - started, "encode": encoded - loaded, "search": finished - encoded}
     timing["total"] = finished - started
-    return SearchResult(hits, model.name, {name: round(seconds * 1000, 3) for name, seconds in timing.items()})
+    timing_ms = {name: round(seconds * 1000, 3) for name, seconds in timing.items()}
+    notes = () if candidates or under is None else _notes_on(under, snapshot)
+    return SearchResult(hits, model.name, timing_ms, notes)
+
+
+def _notes_on(under: bytes, snapshot: Snapshot) -> tuple[str, ...]:
+    """Why there is nothing below `under`, where the reason is that it was never indexed."""
+    if places_under(snapshot.roots, under):
+        return ()
+    roots = ", ".join(safe_path(root.path) for root in snapshot.roots)
+    return (f"{safe_path(under)} lies in no indexed folder and holds none; indexed are: {roots or 'none'}",)
 
 
 def _check_model(snapshot: Snapshot, model: Model) -> None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +26,7 @@ import numpy.typing as npt
 
 from mmsearch.errors import CollectionDamaged
 from mmsearch.exact_search import Vectors
+from mmsearch.manifest import unreadable
 from mmsearch.npy_files import map_npy
 from mmsearch.types import Kind, Status
 from mmsearch.vector_index import ExactIndex, IndexInfo, VectorIndex, load_index
@@ -107,23 +110,23 @@ class Segment:
     Raises:
         FileNotFoundError: a file is gone (a publisher removed it, or it is lost: only the snapshot can tell).
         CollectionDamaged: a file has another size or shape than it was written with; names it.
+        CollectionError: the operating system does not let a file be read.
     """
 
     def __init__(self, directory: Path, info: SegmentInfo, dim: int, *, threads: int | None = None) -> None:
         self.info = info
         self._directory = directory / info.name
         self._threads = threads
-        for name, expected in info.files.items():
-            # Codes can be done without, so losing them does not make the segment unusable.
-            if name == INDEX_FILE:
-                continue
-            size = (self._directory / name).stat().st_size
-            if size != expected.bytes:
-                raise self._damaged(name, f"has {size} bytes, not {expected.bytes}")
-        self.rows = self._map(ROWS_FILE, ROW_DTYPE, (info.rows,))
-        self.vectors: Vectors = self._map(VECTORS_FILE, VECTOR_DTYPES[info.vectors], (info.rows, dim))
-        self._directories = self._map(DIRECTORIES_FILE, DIRECTORY_DTYPE, (info.directories,))
-        self._strings = self._map_strings()
+        try:
+            self._check_sizes()
+            self.rows = self._map(ROWS_FILE, ROW_DTYPE, (info.rows,))
+            self.vectors: Vectors = self._map(VECTORS_FILE, VECTOR_DTYPES[info.vectors], (info.rows, dim))
+            self._directories = self._map(DIRECTORIES_FILE, DIRECTORY_DTYPE, (info.directories,))
+            self._strings = self._map_strings()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise unreadable(Path(error.filename or self._directory), error) from error
 
     @property
     def ids(self) -> npt.NDArray[np.int64]:
@@ -132,12 +135,18 @@ class Segment:
 
     @cached_property
     def index(self) -> VectorIndex:
-        """The index over `vectors`. When its file is gone or damaged: exact search, right answers in more time."""
+        """The index over `vectors`. When its file is gone or damaged, or somebody else could have made it: exact
+        search, right answers in more time.
+        """
         path = self._directory / INDEX_FILE
         try:
             expected = self.info.files.get(INDEX_FILE)
-            if expected is not None and file_info(path) != expected:
-                raise ValueError("its sha256 is not the one it was written with")
+            if expected is not None:
+                if (distrust := _distrust(path)) is not None:
+                    _log.warning("%s: is not used, because of %s; searching without it", path, distrust)
+                    return ExactIndex(self.vectors)
+                if file_info(path) != expected:
+                    raise ValueError("its sha256 is not the one it was written with")
             return load_index(path, self.vectors, self.info.index, threads=self._threads)
         except (OSError, ValueError) as error:
             _log.warning("%s: cannot be used (%s); searching without it, `mmsearch repair` makes it anew", path, error)
@@ -217,6 +226,15 @@ class Segment:
                 found.append(f"{self._directory / name}: cannot be read ({error.strerror})")
         return found
 
+    def _check_sizes(self) -> None:
+        for name, expected in self.info.files.items():
+            # Codes can be done without, so losing them does not make the segment unusable.
+            if name == INDEX_FILE:
+                continue
+            size = (self._directory / name).stat().st_size
+            if size != expected.bytes:
+                raise self._damaged(name, f"has {size} bytes, not {expected.bytes}")
+
     def _string(self, start: int, length: int, where: str) -> bytes:
         if start < 0 or length < 0 or start + length > len(self._strings):
             raise self._damaged(where, f"points at bytes {start} to {start + length} of {len(self._strings)}")
@@ -251,6 +269,20 @@ def file_info(path: Path) -> FileInfo:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return FileInfo(digest, file.tell())
+
+
+def _distrust(path: Path) -> str | None:
+    """Why the index file at `path` may be forged, with what to do: FAISS is not safe against such bytes, and whoever
+    can write to the collection can make the checksums fit. None when only this user and root can.
+    """
+    # The file, its directory, the directory of the segments, the collection.
+    for place in (path, *path.parents[:3]):
+        status = place.stat()
+        if status.st_uid not in (os.geteuid(), 0):
+            return f"{place}: belongs to somebody else (user {status.st_uid}); `chown` makes it yours"
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return f"{place}: others can write to it; `chmod go-w` on it ends that"
+    return None
 
 
 def _known(value: int) -> int | None:

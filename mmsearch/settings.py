@@ -17,6 +17,8 @@ from typing import Any
 from mmsearch.errors import UsageError
 from mmsearch.safe_text import safe_path, safe_text
 
+# LanceDB makes a URL of the path, which carries neither of these.
+_UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 MAX_THREADS = 1024
 
@@ -88,17 +90,24 @@ def resolve_collection(name_or_path: str | os.PathLike[str] | None = None) -> Pa
     A value with a path separator or a dot in it is a directory, another one is a name under the user's data directory.
 
     Raises:
-        UsageError: neither a directory nor a name of letters, digits, `_` and `-`.
+        UsageError: neither a directory nor a name of letters, digits, `_` and `-`; or its path holds what the tables
+            cannot live with.
     """
+    directory = _directory_of(name_or_path)
+    if _UNSTORABLE.search(str(directory)):
+        raise UsageError(
+            f"collection '{safe_path(str(directory))}' has control characters or bytes that are not UTF-8 in its path:"
+            " choose a directory without"
+        )
+    return directory
+
+
+def _directory_of(name_or_path: str | os.PathLike[str] | None) -> Path:
     if name_or_path is None:
         name_or_path = load_settings().collection
     if isinstance(name_or_path, os.PathLike):
         return Path(os.path.abspath(name_or_path))
     if os.sep in name_or_path or "." in name_or_path or (os.altsep and os.altsep in name_or_path):
-        if "\0" in name_or_path:
-            raise UsageError(
-                f"collection '{safe_text(name_or_path)}' holds a NUL character: no directory can have that name"
-            )
         # Unlike Path.expanduser this leaves the ~ of an unknown user as it is.
         return Path(os.path.abspath(os.path.expanduser(name_or_path)))  # noqa: PTH111
     if not _NAME.fullmatch(name_or_path):

@@ -15,11 +15,11 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from mmsearch.errors import CollectionDamaged
+from mmsearch.errors import CollectionDamaged, CollectionError
 from mmsearch.exact_search import unit_float32
 from mmsearch.manifest import Root
 from mmsearch.segment import Segment
-from mmsearch.snapshot_filter import admitted_rows
+from mmsearch.snapshot_filter import admitted_rows, places_under
 from mmsearch.snapshot_manifest import (
     SEGMENTS_DIRECTORY,
     SnapshotHead,
@@ -85,6 +85,7 @@ class Snapshot:
             CollectionNotFound: nothing has been published there.
             CollectionMismatch: it has a newer format.
             CollectionDamaged: its files are missing or do not fit together.
+            CollectionError: the operating system does not let one be read.
         """
         for _ in range(_OPEN_ATTEMPTS):
             number = read_current(directory)
@@ -156,8 +157,8 @@ class Snapshot:
     ) -> list[list[Candidate]]:
         """For each unit query (Q, dim) up to `k` candidates, by similarity descending, then id ascending.
 
-        `under` is an absolute directory; only items in or below it are found. Missing items are found only below roots
-        whose id is in `include_missing`.
+        `under` is an absolute directory, as spelled or by way of links; only items in or below it are found. Missing
+        items are found only below roots whose id is in `include_missing`.
 
         Raises:
             ValueError: `queries` is not a float array (Q, dim) of unit vectors, or `k` is not positive.
@@ -165,12 +166,13 @@ class Snapshot:
         queries = self._checked_queries(queries)
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
+        places = None if under is None else places_under(self.roots, under)
         found: list[list[Candidate]] = [[] for _ in queries]
         for number, segment in enumerate(self.segments):
             if segment.info.kind != kind:
                 continue
             allowed = admitted_rows(
-                segment, self._dead[number], roots=self.roots, under=under, include_missing=include_missing
+                segment, self._dead[number], roots=self.roots, places=places, include_missing=include_missing
             )
             if allowed is not None and not allowed.any():
                 continue
@@ -248,7 +250,7 @@ class Snapshot:
                 damaged.append(
                     f"{self._directory}: CURRENT names snapshot {self.number}, and a newer one was published"
                 )
-        except (OSError, CollectionDamaged) as error:
+        except (OSError, CollectionError) as error:
             damaged.append(str(error))
         return damaged
 

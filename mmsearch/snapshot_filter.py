@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Container
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -11,23 +13,57 @@ import numpy.typing as npt
 from mmsearch.manifest import Root
 from mmsearch.segment import Segment
 
+# A directory of the collection: the id of its root, and its path relative to that root, empty for the root itself.
+Place = tuple[int, bytes]
+
+
+def places_under(roots: tuple[Root, ...], under: bytes) -> tuple[Place, ...]:
+    """The directories of `roots` that together are everything in or below `under`, an absolute directory.
+
+    Roots are kept as they were spelled, and people reach the same folder by links: `under` and the roots are compared
+    as spelled and with links resolved. Empty when `under` lies in no root and holds none.
+    """
+    asked = _spellings(under)
+    places: dict[Place, None] = {}
+    for root in roots:
+        for spelled, path in product(_spellings(root.path), asked):
+            if _covers(path, spelled):
+                places[root.id, b""] = None
+            elif _covers(spelled, path):
+                places[root.id, path[len(spelled) :].strip(b"/")] = None
+    return tuple(places)
+
+
+def _spellings(path: bytes) -> tuple[bytes, ...]:
+    """`path` as given and with links resolved."""
+    try:
+        resolved = os.path.realpath(path)
+    except (OSError, ValueError):
+        return (path,)
+    return (path,) if resolved == path else (path, resolved)
+
+
+def _covers(directory: bytes, path: bytes) -> bool:
+    """True when `path` is `directory` or lies below it."""
+    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
+
 
 def admitted_rows(
     segment: Segment,
     dead: npt.NDArray[np.int64],
     *,
     roots: tuple[Root, ...],
-    under: bytes | None,
+    places: tuple[Place, ...] | None,
     include_missing: Container[int],
 ) -> npt.NDArray[np.bool_] | None:
     """Mask (N,) of the rows that may be found, or None for all of them, which is the quickest to search.
 
-    `dead` are row numbers. Missing rows are admitted below roots whose id is in `include_missing`; `under` is an
-    absolute directory, None for everywhere.
+    `dead` are row numbers. Only rows in and below `places` are admitted, None standing for everywhere. Missing rows are
+    admitted below roots whose id is in `include_missing`.
     """
-    if under is None and not len(dead) and not segment.info.missing:
+    if places is None and not len(dead) and not segment.info.missing:
         return None
-    admitted = np.ones(segment.info.rows, np.bool_) if under is None else _rows_under(segment, roots, under)
+    admitted = np.ones(segment.info.rows, np.bool_) if places is None else _rows_in(segment, places)
     admitted[dead] = False
     if segment.info.missing:
         visible = [root.id for root in roots if root.id in include_missing]
@@ -35,27 +71,25 @@ def admitted_rows(
     return None if admitted.all() else admitted
 
 
-def _rows_under(segment: Segment, roots: tuple[Root, ...], under: bytes) -> npt.NDArray[np.bool_]:
+def _rows_in(segment: Segment, places: tuple[Place, ...]) -> npt.NDArray[np.bool_]:
     admitted = np.zeros(segment.info.rows, np.bool_)
-    for root in roots:
-        for first, stop in _directory_ranges(segment, root, under):
-            directories = segment.rows["directory"]
+    directories = segment.rows["directory"]
+    for place in places:
+        for first, stop in _directory_ranges(segment, place):
             admitted |= (directories >= first) & (directories < stop)
     return admitted
 
 
-def _directory_ranges(segment: Segment, root: Root, under: bytes) -> list[tuple[int, int]]:
-    """Ranges of directory numbers of `root` at or below `under`. Directories are sorted by (root id, path)."""
+def _directory_ranges(segment: Segment, place: Place) -> list[tuple[int, int]]:
+    """Ranges of directory numbers at or below `place`. Directories are sorted by (root id, path)."""
     numbers = range(segment.directory_count)
 
     def first(root_id: int, path: bytes) -> int:
         return bisect_left(numbers, (root_id, path), key=segment.directory)
 
-    if root.path == under or root.path.startswith(under.rstrip(b"/") + b"/"):
-        return [(first(root.id, b""), first(root.id + 1, b""))]
-    if not root.holds(under):
-        return []
-    inside = under.removeprefix(root.path.rstrip(b"/")).strip(b"/")
-    after = bisect_right(numbers, (root.id, inside), key=segment.directory)
+    root_id, inside = place
+    if not inside:
+        return [(first(root_id, b""), first(root_id + 1, b""))]
+    after = bisect_right(numbers, place, key=segment.directory)
     # '0' follows '/' in the alphabet of bytes, so everything that begins with "inside/" stands between the two.
-    return [(first(root.id, inside), after), (first(root.id, inside + b"/"), first(root.id, inside + b"0"))]
+    return [(first(root_id, inside), after), (first(root_id, inside + b"/"), first(root_id, inside + b"0"))]

@@ -14,14 +14,13 @@ import numpy.typing as npt
 from mmsearch.checked_json import dump_checked, load_checked, parse_object
 from mmsearch.durable import write_atomic
 from mmsearch.errors import CollectionDamaged, CollectionMismatch, CollectionNotFound
-from mmsearch.manifest import Root, roots_from_json, roots_to_json
+from mmsearch.manifest import SNAPSHOTS_DIRECTORY, Root, roots_from_json, roots_to_json, unreadable
 from mmsearch.segment import SEGMENT_FILES, VECTOR_DTYPES, FileInfo, SegmentInfo
 from mmsearch.types import Kind
 from mmsearch.vector_index import INDEX_KINDS, IndexInfo
 
 FORMAT = 1
 CURRENT_FILE = "CURRENT"
-SNAPSHOTS_DIRECTORY = "snapshots"
 SEGMENTS_DIRECTORY = "segments"
 
 _SEGMENT_NAME = re.compile(r"(image|text)-\d{1,18}-[0-9a-f]{1,64}")
@@ -63,7 +62,8 @@ def read_current(directory: Path) -> int:
 
     Raises:
         CollectionNotFound: nothing has been published here.
-        CollectionDamaged: CURRENT holds anything but digits.
+        CollectionDamaged: CURRENT holds anything but digits, or is no file.
+        CollectionError: the operating system does not let it be read.
     """
     path = directory / CURRENT_FILE
     try:
@@ -72,6 +72,8 @@ def read_current(directory: Path) -> int:
         raise CollectionNotFound(
             f"{directory}: there is no searchable collection here; make one with `mmsearch index`"
         ) from None
+    except OSError as error:
+        raise unreadable(path, error) from error
     if not _DIGITS.fullmatch(data):
         raise CollectionDamaged(f"{path}: holds {data[:20]!r}, not the number of a snapshot; run `mmsearch repair`")
     return int(data)
@@ -94,9 +96,15 @@ def read_manifest(directory: Path, number: int) -> SnapshotManifest:
         FileNotFoundError: it is gone.
         CollectionMismatch: it has a newer format.
         CollectionDamaged: it is not what was written.
+        CollectionError: the operating system does not let it be read.
     """
     path = manifest_path(directory, number)
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error
     try:
         found = parse_object(data).get("format")
         if isinstance(found, int) and found > FORMAT:

@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from mmsearch.durable import fsync_dir, make_directory, remove_leftovers
 from mmsearch.errors import CollectionDamaged, CollectionNotFound
+from mmsearch.manifest import SNAPSHOTS_DIRECTORY
 from mmsearch.segment import Segment, SegmentRow
 from mmsearch.segment_writer import SegmentWriter
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import (
     SEGMENTS_DIRECTORY,
-    SNAPSHOTS_DIRECTORY,
     SnapshotHead,
     SnapshotManifest,
     manifest_path,

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 from tiny_model import COLOURS
 
-from mmsearch.manifest import Root
+from mmsearch import manifest as manifests
+from mmsearch.manifest import CollectionManifest, ModelRef, Root
 from mmsearch.model import Model
 from mmsearch.segment import SegmentRow
 from mmsearch.snapshot_manifest import SnapshotHead
@@ -81,6 +82,8 @@ def write_small_collection(
     image_vectors = model.encode_images([small.photo(colour) for colour in COLOURS])
     blocks = [(pictures, image_vectors), (captions, model.encode_texts(CAPTIONS))]
     small.directory.mkdir()
+    model_ref = ModelRef(model.name, model.fingerprint, model.dim)
+    manifests.write(small.directory, CollectionManifest(roots=(root,), model=model_ref, next_id=1000))
     SnapshotWriter(small.directory).publish(head, previous=None, added=[(rows, np.asarray(v)) for rows, v in blocks])
     return small
 

@@ -182,6 +182,38 @@ def test_errors_can_be_read_beside_a_run(built: Place, open_built: Collection) -
         assert len(list(open_built.errors())) == 1
 
 
+def test_reading_errors_keeps_no_writer_out(built: Place, open_built: Collection) -> None:
+    errors = open_built.errors()
+    next(errors)
+    with WriterLock(built.directory):
+        assert list(errors) == []
+
+
+def test_reading_errors_makes_no_tables(place: Place) -> None:
+    shutil.rmtree(place.directory / "items.lance")
+    shutil.rmtree(place.directory / "vectors")
+    before = sorted(place.directory.rglob("*"))
+    with place.open() as collection:
+        assert list(collection.errors()) == []
+    assert sorted(place.directory.rglob("*")) == before
+
+
+def test_a_refused_prune_still_tells_what_was_done(place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "more"
+    for number in range(30):
+        paint(folder, f"{number}.png", "red")
+    with place.open() as collection:
+        collection.add(folder)
+        for number in range(25):
+            (folder / f"{number}.png").unlink()
+        paint(folder, "new.png", "blue")
+        with pytest.raises(mmsearch.PruneRefused) as caught:
+            collection.add(folder, prune=True)
+    report = caught.value.report
+    assert report is not None
+    assert (report.indexed, report.unchanged, report.removed) == (1, 5, 0)
+
+
 def test_a_collection_that_was_never_published_holds_nothing(place: Place) -> None:
     (place.directory / "CURRENT").unlink()
     with place.open() as collection:

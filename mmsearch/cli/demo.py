@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import typer
 from mmsearch.cli.options import DebugOption, JsonOption, ModelOption
 from mmsearch.cli.output import note, path_fields, print_json, print_lines
 from mmsearch.cli.query import hit_as_json
+from mmsearch.cli.termination import end_in_good_order
 from mmsearch.safe_text import safe_path, safe_text
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def demo(
     from mmsearch.settings import load_settings
 
     # An ended demo tidies up behind itself as an interrupted one does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_in_good_order()
     with _directory(keep) as directory:
         with progress_bar() as progress:
             result = run_demo(directory, model=model or load_settings().model, progress=progress)

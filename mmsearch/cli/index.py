@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated
@@ -11,7 +10,8 @@ import typer
 
 from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption, ModelOption
 from mmsearch.cli.output import note, path_fields, print_json, print_lines
-from mmsearch.errors import UsageError
+from mmsearch.cli.termination import end_in_good_order
+from mmsearch.errors import PruneRefused, UsageError
 from mmsearch.types import IndexReport
 
 INTERRUPTED = 130
@@ -41,22 +41,30 @@ def index(
     from mmsearch.collection import Collection
     from mmsearch.settings import load_settings, resolve_collection
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_in_good_order()
     settings = load_settings()
     directory = resolve_collection(collection or settings.collection)
     with (
         Collection.open(directory, model=model or settings.model, settings=settings) as opened,
         progress_bar() as progress,
     ):
-        report = opened.add(
-            paths, prune=prune, force=force, verify=verify, retry_failed=retry_failed, progress=progress
-        )
+        try:
+            report = opened.add(
+                paths, prune=prune, force=force, verify=verify, retry_failed=retry_failed, progress=progress
+            )
+            refused = None
+        except PruneRefused as error:
+            if error.report is None:
+                raise
+            report, refused = error.report, error
     for warning in report.warnings:
         note(warning)
     if as_json:
         print_json(_as_json(report))
     else:
         print_lines(_summary(report))
+    if refused is not None:
+        raise refused
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
     if strict and (report.skipped or report.failed_before):

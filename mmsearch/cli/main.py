@@ -5,6 +5,7 @@ Only typer and the standard library are imported before a command runs, so that 
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -39,6 +40,25 @@ def main() -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code of one command; errors are one line on stderr, and a traceback above it under `--debug`."""
+    library = logging.getLogger("mmsearch")
+    library.addHandler(warnings := _Notes(logging.WARNING))
+    try:
+        return _run(arguments)
+    finally:
+        library.removeHandler(warnings)
+
+
+class _Notes(logging.Handler):
+    """What the library warns of, as lines like every other."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            note(record.getMessage())
+        except Exception:  # as every handler does: what is wrong with a warning is no reason to stop the work
+            self.handleError(record)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         # Depending on its version the parser returns 130 for Ctrl-C, raises Abort, or lets the exception pass.
         code = get_command(_app()).main(list(arguments), prog_name="mmsearch", standalone_mode=False)

@@ -86,6 +86,8 @@ def query(
         print_lines(safe_path(hit.path) for hit in result.hits)
     else:
         print_lines(_table(result.hits))
+    for sentence in result.notes:
+        note(sentence)
     if not result.hits:
         note("nothing found")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
@@ -16,6 +17,7 @@ from small_collection import SmallCollection
 import mmsearch
 from mmsearch.cli import main as main_module
 from mmsearch.cli import query as query_module
+from mmsearch.cli.info import info
 from mmsearch.cli.main import COMMANDS, run
 from mmsearch.errors import CollectionBusy, CollectionDamaged, MMSearchError, UsageError
 
@@ -152,6 +154,34 @@ def test_a_settings_file_with_a_slip_stops_every_command(cli: Cli) -> None:
 def test_an_interrupt_ends_with_130_and_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query_module, "_from_stdin", lambda: signal.raise_signal(signal.SIGINT))
     outcome = cli("query", "-")
+    assert (outcome.code, outcome.out, outcome.err) == (130, b"", "mmsearch: interrupted\n")
+
+
+def test_a_warning_of_the_library_is_one_safe_line_like_every_other(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn() -> None:
+        logging.getLogger("mmsearch.segment").warning("%s: cannot be used", "a\n\x1b[2Jb")
+        logging.getLogger("mmsearch.segment").info("nobody asked")
+
+    monkeypatch.setattr(main_module, "COMMANDS", (warn, info))
+    for _ in range(2):
+        outcome = cli("warn")
+        assert (outcome.code, outcome.err) == (0, "mmsearch: a\\n\\x1b[2Jb: cannot be used\n")
+    assert logging.getLogger("mmsearch").handlers == []
+
+
+@pytest.mark.parametrize("late", ["typer", "mmsearch.cli.main", "mmsearch.search"])
+def test_an_interrupt_while_modules_are_loaded_is_one_line_too(at_small: SmallCollection, late: str) -> None:
+    script = (
+        "import runpy, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {late!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "sys.argv[1:] = ['query', 'red']\n"
+        "runpy.run_module('mmsearch', run_name='__main__', alter_sys=True)\n"
+    )
+    outcome = python("-c", script)
     assert (outcome.code, outcome.out, outcome.err) == (130, b"", "mmsearch: interrupted\n")
 
 

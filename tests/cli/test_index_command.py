@@ -16,6 +16,7 @@ from tiny_model import COLOURS
 
 from mmsearch.collection import Collection
 from mmsearch.durable import WriterLock
+from mmsearch.errors import UsageError
 
 KEYS = [
     "schema_version",
@@ -129,3 +130,54 @@ def test_a_termination_before_the_run_proper_is_an_interrupt_too(
     monkeypatch.setattr(Collection, "open", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     outcome = cli("index", photos)
     assert (outcome.code, outcome.out, outcome.err) == (130, b"", "mmsearch: interrupted\n")
+
+
+def test_a_termination_that_was_ignored_stays_ignored(photos: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise UsageError("went on")
+
+    monkeypatch.setattr(Collection, "open", opened)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        outcome = cli("index", photos)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (outcome.code, outcome.err) == (2, "mmsearch: went on\n")
+
+
+@pytest.fixture
+def many_gone(photos: Path, cli: Cli) -> Path:
+    """`photos`, indexed, with so many files gone since that nothing is pruned, and one new file."""
+    for copy in range(30):
+        shutil.copy(photos / "red.png", photos / f"copy{copy}.png")
+    assert cli("index", photos).code == 0
+    for copy in range(30):
+        (photos / f"copy{copy}.png").unlink()
+    Image.new("RGB", (9, 9), COLOURS["black"]).save(photos / "new.png")
+    return photos
+
+
+def test_a_refused_prune_tells_what_was_done_and_then_what_was_not(many_gone: Path, cli: Cli) -> None:
+    outcome = cli("index", many_gone, "--prune", "--json")
+    assert outcome.code == 1
+    assert list(outcome.json) == KEYS
+    assert [outcome.json[key] for key in ("indexed", "unchanged", "removed")] == [1, 3, 0]
+    assert outcome.err.splitlines()[-1].startswith("mmsearch: nothing was removed: ")
+    assert "--force" in outcome.err
+
+
+def test_the_summary_of_a_refused_prune_is_the_usual_one(many_gone: Path, cli: Cli) -> None:
+    outcome = cli("index", many_gone, "--prune")
+    assert outcome.code == 1
+    assert any(line.startswith("  1 indexed, 3 unchanged") for line in outcome.lines)
+    assert outcome.err.splitlines()[-1].startswith("mmsearch: nothing was removed: ")
+
+
+def test_a_collection_with_a_name_the_tables_cannot_live_in_is_refused_before_anything_is_made(
+    photos: Path, cli: Cli, tmp_path: Path
+) -> None:
+    for name in ("new\nline", "caf\udce9"):
+        outcome = cli("index", photos, "--collection", tmp_path / name)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert not (tmp_path / name).exists()

@@ -11,6 +11,7 @@ from running import Cli
 from tiny_model import COLOURS
 
 from mmsearch.cli.info import faiss_build, installed_versions
+from mmsearch.durable import WriterLock
 from mmsearch.model import load_model
 
 
@@ -68,6 +69,11 @@ def test_errors_are_listed_with_reason_and_an_escaped_name(indexed: Path, cli: C
     (error,) = cli("info", "--errors", "--json").json["errors"]
     assert list(error) == ["path", "path_b64", "reason", "detail"]
     assert base64.b64decode(error["path_b64"]) == os.fsencode(indexed) + b"/bad\xff\n.jpg"
+
+
+def test_listing_errors_takes_no_lock(indexed: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WriterLock, "__enter__", lambda lock: pytest.fail("took the lock"))
+    assert cli("info", "--errors").code == 0
 
 
 def test_a_root_that_is_gone_is_said_to_be(indexed: Path, cli: Cli) -> None:

@@ -197,6 +197,30 @@ def test_nothing_found_is_no_failure(at_small: SmallCollection, cli: Cli) -> Non
     assert cli("query", "a dog", "--min-similarity", "1", "--json").json["hits"] == []
 
 
+def test_a_folder_outside_of_the_roots_is_pointed_out_and_no_failure(
+    at_small: SmallCollection, cli: Cli, tmp_path: Path
+) -> None:
+    outcome = cli("query", "red", "--under", tmp_path / "odd\n", "--json")
+    assert (outcome.code, outcome.json["hits"]) == (0, [])
+    note, last = outcome.err.splitlines()
+    assert note == (
+        f"mmsearch: {tmp_path}/odd\\n lies in no indexed folder and holds none; indexed are: {at_small.photos}"
+    )
+    assert last == "mmsearch: nothing found"
+    assert cli("query", "red", "--under", at_small.photos / "empty").err == "mmsearch: nothing found\n"
+
+
+def test_a_folder_reached_by_a_link_is_the_folder(at_small: SmallCollection, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(at_small.photos)
+    outcome = cli("query", "red", "--under", tmp_path / "link", "--paths")
+    assert (len(outcome.lines), outcome.err) == (len(COLOURS), "")
+
+
+def test_the_only_image_is_named_without_a_number(at_small: SmallCollection, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"<html>")
+    assert cli("query", "--image", tmp_path / "a.jpg").err.startswith(f"mmsearch: unidentified: {tmp_path}/a.jpg: ")
+
+
 def test_a_collection_that_is_not_there_is_a_failure_that_says_what_to_do(cli: Cli, tmp_path: Path) -> None:
     outcome = cli("query", "red", "--collection", tmp_path / "none")
     assert (outcome.code, outcome.out) == (1, b"")

@@ -65,6 +65,15 @@ def test_a_file_that_is_no_picture_is_named_by_number_path_and_reason(tiny: Mode
     assert str(caught.value).isprintable()
 
 
+def test_the_only_picture_needs_no_number(tiny: Model, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"<html>")
+    with pytest.raises(UnreadableFile) as caught:
+        tiny.encode_images([tmp_path / "bad.jpg"])
+    assert caught.value.detail.startswith(f"{tmp_path}/bad.jpg: ")
+    with pytest.raises(UsageError, match=r"^the image: int is not a picture"):
+        tiny.encode_images([7])  # type: ignore[list-item]
+
+
 def test_things_that_cannot_be_pictures_are_usage_errors_with_their_number(tiny: Model, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.jpg")
     for bad, complaint in [

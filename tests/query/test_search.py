@@ -11,6 +11,7 @@ from PIL import Image
 from small_collection import CAPTIONS, SmallCollection, write_small_collection
 from tiny_model import COLOURS, write_tiny_model
 
+from mmsearch.checked_json import dump_checked, load_checked
 from mmsearch.errors import CollectionMismatch, CollectionNotFound, UsageError
 from mmsearch.model import Model, load_model
 from mmsearch.search import Query, search, search_collection
@@ -111,6 +112,41 @@ def test_under_keeps_to_one_folder_however_it_is_written(
     assert search(snapshot, tiny, Query("blue", under="war")).hits == ()
 
 
+def test_under_and_roots_may_be_reached_by_links(
+    snapshot: Snapshot, tiny: Model, small: SmallCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(small.photos)
+    (tmp_path / "inner").symlink_to(small.photos / "warm")
+    (tmp_path / "above").symlink_to(small.photos.parent)
+    warm = {small.photo("red"), small.photo("yellow")}
+    for under in (tmp_path / "link/warm", tmp_path / "inner", tmp_path / "above/photos/warm"):
+        assert {hit.path for hit in search(snapshot, tiny, Query("blue", under=under)).hits} == warm
+    for under in (tmp_path / "link", tmp_path / "above"):
+        assert len(search(snapshot, tiny, Query("blue", under=under)).hits) == len(COLOURS)
+    monkeypatch.chdir(tmp_path / "link")
+    assert len(search(snapshot, tiny, Query("blue", under=".")).hits) == len(COLOURS)
+    assert len(search(snapshot, tiny, Query("blue", under="warm")).hits) == 2
+
+
+def test_a_root_that_is_a_link_is_found_under_what_it_leads_to(tiny: Model, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    small = write_small_collection(tmp_path / "link", tiny)
+    with Snapshot.open(small.directory) as snapshot:
+        for under, count in [("disk/photos/warm", 2), ("disk/photos", len(COLOURS)), ("disk", len(COLOURS)), ("x", 0)]:
+            assert len(search(snapshot, tiny, Query("blue", under=tmp_path / under)).hits) == count
+
+
+def test_a_folder_that_has_nothing_to_do_with_the_roots_is_pointed_out(
+    snapshot: Snapshot, tiny: Model, small: SmallCollection, tmp_path: Path
+) -> None:
+    (note,) = search(snapshot, tiny, Query("blue", under=tmp_path)).notes
+    assert str(tmp_path) in note
+    assert str(small.photos) in note
+    for under in (small.photos / "empty", small.photos, small.photos.parent, "/", None):
+        assert search(snapshot, tiny, Query("blue", under=under)).notes == ()
+
+
 def missing_colours(small: SmallCollection, tiny: Model) -> dict[str, bool]:
     result = search_collection(small.directory, Query("red"), model=tiny.manifest.directory)
     return {hit.path: hit.missing for hit in result.hits}
@@ -143,6 +179,14 @@ def test_another_model_is_refused_naming_both_and_the_way_out(snapshot: Snapshot
         search(snapshot, other, Query("red"))
     for word in ("'tiny'", snapshot.fingerprint[:12], "'other'", other.fingerprint[:12], "--model", "--collection"):
         assert word in str(caught.value)
+
+
+def test_a_newer_collection_is_refused(small: SmallCollection, tiny: Model, tmp_path: Path) -> None:
+    newer = shutil.copytree(small.directory, tmp_path / "newer")
+    body = load_checked((newer / "collection.json").read_bytes())
+    (newer / "collection.json").write_bytes(dump_checked({**body, "format": 2}))
+    with pytest.raises(CollectionMismatch, match=r"format 2.*upgrade"):
+        search_collection(newer, Query("red"), model=tiny.manifest.directory)
 
 
 def test_a_place_without_a_collection_is_not_found(tmp_path: Path, tiny: Model) -> None:

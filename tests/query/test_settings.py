@@ -114,3 +114,21 @@ def test_neither_name_nor_directory_is_refused_and_shown_escaped(text: str) -> N
     with pytest.raises(UsageError) as caught:
         resolve_collection(text)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["./a\nb", "./a\x1b", "./caf\udce9", "./a\x7f"])
+def test_a_collection_in_a_directory_that_the_tables_cannot_live_in_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in (name, Path(name), Path(name) / "inside"):
+        with pytest.raises(UsageError, match="control characters or bytes that are not UTF-8"):
+            resolve_collection(given)
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(name)
+    with pytest.raises(UsageError, match="control characters"):
+        resolve_collection("./plain")
+
+
+def test_a_collection_may_have_any_other_name(tmp_path: Path) -> None:
+    assert resolve_collection(tmp_path / "Fotos für später 犬 100%") == tmp_path / "Fotos für später 犬 100%"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -176,3 +177,45 @@ def test_other_model_is_refused_naming_both(tmp_path: Path) -> None:
     manifests.require_model(tmp_path, CollectionManifest(), MODEL)
     with pytest.raises(CollectionMismatch, match=r"'mini'.*0123abcd.*'large'.*ffff.*mmsearch index"):
         manifests.require_model(tmp_path, manifest, ModelRef("large", "ffff", 512))
+
+
+def test_directory_in_the_place_of_the_manifest_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "collection.json").mkdir()
+    with pytest.raises(
+        CollectionDamaged, match=r"collection\.json: cannot be read \(Is a directory\).*mmsearch repair"
+    ):
+        manifests.read(tmp_path)
+
+
+def test_manifest_that_the_system_does_not_give_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    manifests.create(tmp_path)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(CollectionError, match=r"collection\.json: cannot be read \(Permission denied\)") as caught:
+        manifests.read(tmp_path)
+    assert not isinstance(caught.value, CollectionDamaged | CollectionNotFound)
+
+
+def test_directory_that_cannot_be_listed_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(CollectionError, match=r": cannot be read \(Permission denied\)"):
+        manifests.read(tmp_path)
+
+
+def test_manifest_that_is_gone_from_beside_its_snapshots_is_damage(tmp_path: Path) -> None:
+    manifests.create(tmp_path)
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "snapshots/12.json").touch()
+    (tmp_path / "collection.json").unlink()
+    for ask in (manifests.read, manifests.create):
+        with pytest.raises(CollectionDamaged, match=r"collection\.json: is gone.*mmsearch repair"):
+            ask(tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from storage_builders import publish, segment_row, unit_vectors
 
 from mmsearch import segment_writer
 from mmsearch.checked_json import dump_checked, load_checked
-from mmsearch.errors import CollectionDamaged, CollectionMismatch
+from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismatch
 from mmsearch.npy_files import npy_header
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import read_current, write_current
@@ -264,3 +266,80 @@ def test_next_publication_after_a_lost_or_damaged_current_starts_afresh(collecti
     with Snapshot.open(collection) as snapshot:
         assert snapshot.live_keys()[0].tolist() == [1]
         assert snapshot.verify() == []
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "3.json"])
+def test_directory_in_the_place_of_a_file_is_damage(collection: Path, name: str) -> None:
+    (path,) = collection.rglob(name)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CollectionDamaged, match=rf"{name}: cannot be read \(Is a directory\).*mmsearch repair"):
+        Snapshot.open(collection)
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "3.json", "vectors.npy", "strings.bin"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_file_that_the_system_does_not_give_is_named_with_the_reason(
+    collection: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    refused = next(collection.rglob(name))
+    real_open = Path.open
+    real_memmap = np.memmap
+
+    def refuse(path: object) -> None:
+        if path == refused:
+            raise OSError(number, os.strerror(number), str(path))
+
+    def open_path(path: Path, *arguments: object, **options: object) -> object:
+        refuse(path)
+        return real_open(path, *arguments, **options)  # type: ignore[call-overload]
+
+    def read_bytes(path: Path) -> bytes:
+        with path.open("rb") as file:
+            return file.read()
+
+    def memmap(file: object, *arguments: object, **options: object) -> object:
+        refuse(file)
+        return real_memmap(file, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", open_path)
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(np, "memmap", memmap)
+    with pytest.raises(CollectionError, match=rf"{name}: cannot be read \({os.strerror(number)}\)") as caught:
+        Snapshot.open(collection)
+    assert not isinstance(caught.value, CollectionDamaged)
+
+
+@pytest.mark.parametrize("open_to", [0o020, 0o002])
+@pytest.mark.parametrize("place", ["index.faiss", "its directory", "segments", "collection"])
+def test_faiss_file_that_others_can_replace_is_not_read(
+    indexed: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str, open_to: int
+) -> None:
+    (path,) = indexed.rglob("index.faiss")
+    segment = path.parent
+    loose = {"index.faiss": path, "its directory": segment, "segments": segment.parent, "collection": indexed}[place]
+    with Snapshot.open(indexed) as snapshot:
+        before = snapshot.search(QUERY, 10, kind="image")
+        assert snapshot.segments[0].index.kind == "rabitq"
+    loose.chmod(loose.stat().st_mode | open_to)
+    monkeypatch.setattr("mmsearch.segment.load_index", lambda *_, **__: pytest.fail("it was handed to FAISS"))
+    with Snapshot.open(indexed) as snapshot:
+        assert snapshot.search(QUERY, 10, kind="image") == before
+        assert snapshot.segments[0].index.kind == "exact"
+    assert f"{loose}: others can write to it" in caplog.text
+    assert "chmod go-w" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_faiss_file_of_somebody_else_is_not_read(indexed: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (path,) = indexed.rglob("index.faiss")
+    os.chown(path, 12345, -1)
+    with Snapshot.open(indexed) as snapshot:
+        assert snapshot.segments[0].index.kind == "exact"
+    assert f"{path}: belongs to somebody else" in caplog.text
+
+
+def test_small_segments_ask_nobody_whom_they_belong_to(collection: Path, caplog: pytest.LogCaptureFixture) -> None:
+    collection.chmod(0o777)
+    use(collection)
+    assert caplog.text == ""
