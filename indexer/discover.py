@@ -41,13 +41,15 @@ _SPECIAL = (
 class Scope:
     """What one PATH argument asks to look at: all of a root, a directory inside it, or a single file.
 
-    `path` is relative to the root, "" for the root itself, which may be a file.
+    `path` is relative to the root, "" for the root itself, which may be a file. `without` are paths, relative to the
+    root, that are passed over with all beneath them: they belong to other roots.
     """
 
     root_id: int
     root: bytes
     path: bytes
     is_file: bool = False
+    without: frozenset[bytes] = frozenset()
 
     @property
     def top(self) -> bytes:
@@ -60,7 +62,11 @@ class Scope:
 
     def covers(self, path: bytes) -> bool:
         """Whether a scan of this scope would come across `path`, relative to the same root."""
-        return not self.path or path == self.path or path.startswith(self.path + b"/")
+        inside = not self.path or path == self.path or path.startswith(self.path + b"/")
+        return inside and not (self.without and self._is_left_out(path))
+
+    def _is_left_out(self, path: bytes) -> bool:
+        return any(path == each or path.startswith(each + b"/") for each in self.without)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,8 @@ class Walk:
 
     `unread` are the paths, relative to the root, that could not be listed or stat-ed, with the error; nothing beneath
     them was seen, so nothing beneath them is known to be gone. `broken` is the error of a drive that went away: the
-    walk ended there. `ignored` counts files of no use to us, `links` symbolic links among them.
+    walk ended there. `ignored` counts files of no use to us, `links` those symbolic links among them that lead to a
+    directory or are named like a file of ours.
     """
 
     scope: Scope
@@ -159,12 +166,15 @@ class Walk:
             self._trouble(directory, error)
         if is_collection(names):
             return [], []
+        if without := self.scope.without:
+            files = [each for each in files if _join(directory, each[0]) not in without]
+            directories = [name for name in directories if _join(directory, name) not in without]
         return sorted(files), sorted(directories)
 
     def _sort_in(self, entry: os.DirEntry[bytes], files: list[tuple[bytes, str]], directories: list[bytes]) -> None:
         if entry.is_symlink():
             self.ignored += 1
-            self.links += known_extension(entry.name) is not None
+            self.links += known_extension(entry.name) is not None or _leads_to_folder(entry)
         elif entry.is_dir(follow_symlinks=False):
             if not is_excluded(entry.name):
                 directories.append(entry.name)
@@ -178,6 +188,13 @@ class Walk:
             self.broken = error
         else:
             self.unread[path] = error
+
+
+def _leads_to_folder(link: os.DirEntry[bytes]) -> bool:
+    try:
+        return stat.S_ISDIR(link.stat().st_mode)
+    except OSError:
+        return False
 
 
 def known_extension(name: bytes) -> str | None:
@@ -195,6 +212,16 @@ def is_collection(names: Container[bytes]) -> bool:
 def is_excluded(name: bytes) -> bool:
     """Whether a walk passes over a file or directory of that name: hidden ones, and other programs' own."""
     return name.startswith(b".") or name in EXCLUDED_DIRECTORIES
+
+
+def is_link(path: bytes) -> bool:
+    """Whether a symbolic link stands at the absolute `path`, or something that cannot be examined."""
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def split_path(path: bytes) -> tuple[bytes, bytes]:

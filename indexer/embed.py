@@ -16,8 +16,10 @@ from mmsearch.model import Model
 
 Encode: TypeAlias = Callable[[Sequence[Row]], NDArray[np.float32]]
 
-IMAGES_AT_ONCE = 32
-TEXTS_AT_ONCE = 64
+# Pictures and sentences in one call of the model. Larger batches are slower on a CPU, for they leave its caches: 32
+# pictures take 9.5 ms of CPU each and 505 MB, 8 take 7.9 ms and 212 MB; 64 sentences take 2.6 ms each, 16 take 2.2 ms.
+IMAGES_AT_ONCE = 8
+TEXTS_AT_ONCE = 16
 # More embeddings than ever wait to be written, and 6 MB at 384 dimensions.
 _REMEMBERED = 4096
 

@@ -26,6 +26,8 @@ RACE_NS = 2_000_000_000
 _CHUNK = 65_536
 _SAME_SIZE = 64
 _SAME_CONTENT = 16
+# How many rows of the same content are looked at, at most, each time that one of them is needed.
+_GATHERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class KnownIndex:
         usable = first[files.has_vector[first]]
         self._by_size = Lookup(files.sizes[usable], usable)
         self._by_content = Lookup(self._content[first], first)
+        # For a content, how many of its rows have been passed by because all of them were taken.
+        self._used_up: dict[int, int] = {}
 
     def count_files(self, rows: Rows) -> int:
         """The number of files that have these rows, each with all of its rows."""
@@ -140,11 +144,22 @@ class KnownIndex:
 
     def files_with(self, digest: bytes) -> list[Rows]:
         """The rows of each file whose rows in the tables have that content; of very many some, free ones first."""
-        rows = self._by_content.find(content_key(digest))
+        rows = self._gathered(content_key(digest))
         rows = rows[~self.rewritten[rows]]
         rows = rows[np.argsort(self.taken[rows], kind="stable")][:_SAME_CONTENT]
         same = [row for row in rows.tolist() if self._files.digest(row) == digest]
         return [self.rows_at(int(self.root_ids[row]), self.path(row)) for row in same]
+
+    def _gathered(self, key: int) -> Rows:
+        """First rows of files with that content key: a few thousand, those before them being taken, if possible not
+        all taken themselves. What is passed by is passed by for good, so asking for each of many takes linear time.
+        """
+        rows = self._by_content.find(key)
+        start = self._used_up.get(key, 0)
+        while start + _GATHERED < len(rows) and self.taken[rows[start : start + _GATHERED]].all():
+            start += _GATHERED
+            self._used_up[key] = start
+        return rows[start : start + _GATHERED]
 
 
 def content_key(digest: bytes) -> int:

@@ -41,7 +41,7 @@ def require_plausible(surveys: Sequence[Survey], known: KnownIndex) -> None:
         PruneRefused: one does, and files of it are known.
     """
     for survey in surveys:
-        objection = survey.objection() if survey.trouble else None
+        objection = survey.objection() if survey.trouble and not survey.unasked else None
         if objection and len(survey.known_rows(known)):
             raise PruneRefused(_refused(objection))
 
@@ -58,7 +58,8 @@ def settle_gone(surveys: Sequence[Survey], known: KnownIndex, store: Store, *, p
     missing, removed, warnings = [NO_ROWS], [NO_ROWS], []
     for survey, rows in lost:
         objection = survey.objection()
-        if prune and refusal is None:
+        spared = objection is not None and survey.unasked and not force
+        if prune and refusal is None and not spared:
             removed.append(rows)
         elif objection is None:
             missing.append(rows)
@@ -79,6 +80,8 @@ def is_plausible(lost: int, total: int) -> bool:
 def _refusal(lost: Sequence[tuple[Survey, Rows]], known: KnownIndex, *, force: bool) -> str | None:
     for survey, rows in lost:
         if not len(rows):
+            continue
+        if survey.unasked and not force and survey.objection():
             continue
         if survey.walk.broken is not None and survey.trouble is None:
             return f"nothing was removed: {survey.objection()}; run it again when it can be read"

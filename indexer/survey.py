@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from mmsearch.indexer.discover import Scope, Walk, is_excluded, split_path
+from mmsearch.indexer.discover import Scope, Walk, is_excluded, is_link, split_path
 from mmsearch.indexer.known import KnownIndex
 from mmsearch.indexer.lookup import Rows
 from mmsearch.indexer.plan import Seen
@@ -32,7 +32,8 @@ _MEANING: dict[RootTrouble, str] = {
 class Survey:
     """One scope of a run. `trouble` is what was wrong with it before the walk.
 
-    `spared` are paths, relative to the root, below which nothing counts as gone.
+    `unasked`: the scope is a root that lies inside one that was asked for. While it is in trouble it loses nothing, and
+    keeps nothing else from being removed.
     """
 
     scope: Scope
@@ -40,12 +41,12 @@ class Survey:
     trouble: RootTrouble | None
     walk: Walk
     seen: Seen = field(default_factory=Seen)
-    spared: frozenset[bytes] = frozenset()
+    unasked: bool = False
 
     @classmethod
-    def begin(cls, scope: Scope, root: Root, spared: Iterable[bytes] = ()) -> Survey:
+    def begin(cls, scope: Scope, root: Root, *, unasked: bool = False) -> Survey:
         """The survey of `scope`, before its walk."""
-        return cls(scope, root, scope_trouble(scope, root), Walk(scope), spared=frozenset(spared))
+        return cls(scope, root, scope_trouble(scope, root), Walk(scope), unasked=unasked)
 
     def known_rows(self, known: KnownIndex) -> Rows:
         """The known rows of the scope that the walk has not come across, but not those that a moved file took over."""
@@ -55,7 +56,9 @@ class Survey:
     def gone_rows(self, known: KnownIndex) -> Rows:
         """Those of `known_rows` whose files the walk would have come across if they were there."""
         rows = self.known_rows(known)
-        return rows[[self._looked_at(known.path(row)) for row in rows.tolist()]] if len(rows) else rows
+        folders: dict[bytes, bool] = {}
+        unread = self.walk.unread.keys()
+        return rows[[self._looked_at(known.path(row), unread, folders) for row in rows.tolist()]] if len(rows) else rows
 
     @property
     def name(self) -> str:
@@ -82,14 +85,23 @@ class Survey:
             return None
         return replace(self.root, device=Path(os.fsdecode(self.root.path)).stat().st_dev)
 
-    def _looked_at(self, path: bytes) -> bool:
-        """Whether the walk has been in the folder of `path`, and would have reported a file of that name."""
-        inside = path[len(self.scope.path) :].lstrip(b"/")
-        if any(is_excluded(name) for name in inside.split(b"/")):
+    def _looked_at(self, path: bytes, unread: AbstractSet[bytes], folders: dict[bytes, bool]) -> bool:
+        """Whether the walk has been in the folder of `path`, and would have reported a file of that name.
+
+        `folders` remembers which folders it has been in.
+        """
+        folder, name = split_path(path)
+        if path in unread or is_excluded(name):
             return False
-        unlooked = self.walk.unread.keys() | self.spared
-        while unlooked and path:
-            if path in unlooked:
+        if folder not in folders:
+            folders[folder] = self._entered(folder, unread)
+        return folders[folder]
+
+    def _entered(self, folder: bytes, unread: AbstractSet[bytes]) -> bool:
+        """Whether the walk has been in `folder`, or would have been if it were there: no link leads to it."""
+        while folder and folder != self.scope.path:
+            outer, name = split_path(folder)
+            if folder in unread or is_excluded(name) or is_link(self.scope.absolute(folder)):
                 return False
-            path = split_path(path)[0]
-        return b"" not in unlooked
+            folder = outer
+        return folder not in unread

@@ -1,8 +1,9 @@
 """The system of record: one table of items and one of embeddings per model, in LanceDB.
 
-Every write is a commit of one table. Vectors are written before the items they belong to and removed after them, so
-an item that says it was embedded has its vector whatever happens in between. Nothing is safe from a power cut before
-`sync`.
+Every write is a commit of one table, and a kill may come between two. A vector never stands beside a row that tells of
+another content: a new item's vector is written before it; an item that gets another vector loses the old one first, is
+written, and then gets the new one. In between it has none, as if its embedding were lost, and is embedded again.
+Nothing is safe from a power cut before `sync`.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Store:
         """Insert or replace `items` by id, with the unit embeddings (dim,) in `vectors` by id.
 
         Items with status error have no vector, and lose the one they had. The others keep theirs when `vectors` has
-        none for them. Each item gets a revision larger than any before. Every call is a commit or two: pass hundreds.
+        none for them. Each item gets a revision larger than any before. Every call is a few commits: pass hundreds.
 
         Raises:
             ValueError: an id comes twice, a vector belongs to no item that can be found, or an item has none at all.
@@ -114,17 +115,19 @@ class Store:
         ids = np.array([item.id for item in items], np.int64)
         found = {item.id for item in items if item.found}
         self._check_put(ids, found, vectors)
-        self._put_vectors(vectors)
-        rows = items_to_arrow(items, self._next_revision())
-        exists = np.isin(ids, self._items.ids())
-        _write(self._items, rows, exists)
-        failed = np.array([item.id for item in items if not item.found], np.int64)
-        self._vectors.delete(np.intersect1d(failed, self._vectors.ids()))
+        embeddings = self._vector_rows(vectors)
+        vector_ids = numbers(embeddings, "id")
+        after = np.isin(vector_ids, self._items.ids())
+        self._drop_vectors(vector_ids)
+        self._add_vectors(embeddings, ~after)
+        self._items.write(items_to_arrow(items, self._next_revision()))
+        self._add_vectors(embeddings, after)
+        self._drop_vectors(np.array([item.id for item in items if not item.found], np.int64))
 
     def delete(self, ids: Ids) -> None:
         """Remove the items with `ids` and their vectors; ids without an item are ignored."""
         self._items.delete(np.intersect1d(ids, self._items.ids()))
-        self._vectors.delete(np.intersect1d(ids, self._vectors.ids()))
+        self._drop_vectors(ids)
 
     def mark_missing(self, ids: Ids, since: int | None) -> None:
         """Note that the files of `ids` were not seen since the Unix second `since`, or with None that they are back.
@@ -239,9 +242,11 @@ class Store:
         if len(without):
             raise ValueError(f"item {without[0]} can be found but has no vector, neither new nor stored")
 
-    def _put_vectors(self, vectors: Mapping[int, Vectors]) -> None:
+    def _vector_rows(self, vectors: Mapping[int, Vectors]) -> pa.Table:
+        """`vectors` as rows of the table, each checked to be an embedding."""
+        schema = _vector_schema(self._dim)
         if not vectors:
-            return
+            return schema.empty_table()
         ids = np.array(list(vectors), np.int64)
         shapes = {np.shape(vector) for vector in vectors.values()}
         if shapes != {(self._dim,)}:
@@ -254,21 +259,21 @@ class Store:
                 "the model is not usable; install it again"
             )
         halves = pa.array(embeddings.astype(np.float16).reshape(-1))
-        schema = _vector_schema(self._dim)
-        rows = pa.table([pa.array(ids), pa.FixedSizeListArray.from_arrays(halves, self._dim)], schema=schema)
-        _write(self._vectors, rows, np.isin(ids, self._vectors.ids()))
+        return pa.table([pa.array(ids), pa.FixedSizeListArray.from_arrays(halves, self._dim)], schema=schema)
+
+    def _add_vectors(self, rows: pa.Table, chosen: npt.NDArray[np.bool_]) -> None:
+        if chosen.any():
+            self._vectors.add(rows.filter(pa.array(chosen)))
+
+    def _drop_vectors(self, ids: Ids) -> None:
+        """Remove the vectors with `ids`; ids without one are ignored."""
+        stored = np.intersect1d(ids, self._vectors.ids())
+        if len(stored):
+            self._vectors.delete(stored)
 
     def _next_revision(self) -> int:
         self._revision += 1
         return self._revision
-
-
-def _write(table: StoredTable, rows: pa.Table, exists: npt.NDArray[np.bool_]) -> None:
-    """Replace the rows that exist, append the others: plain appends are quick however large the table is."""
-    if exists.any():
-        table.replace(rows.filter(pa.array(exists)))
-    if not exists.all():
-        table.add(rows.filter(pa.array(~exists)))
 
 
 def _not_unit(embeddings: Vectors) -> int | None:

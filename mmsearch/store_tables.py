@@ -122,6 +122,14 @@ class StoredTable:
                 f"{self.path}: {result.num_updated_rows} rows have the ids of {len(rows)}; run `mmsearch repair`"
             )
 
+    def write(self, rows: pa.Table) -> None:
+        """Replace the rows that exist, append the others: plain appends are quick however large the table is."""
+        exists = np.isin(numbers(rows, "id"), self.ids())
+        if exists.any():
+            self.replace(rows.filter(pa.array(exists)))
+        if not exists.all():
+            self.add(rows.filter(pa.array(~exists)))
+
     def delete(self, ids: Ids) -> None:
         """Remove the rows with `ids`; ids without a row are ignored."""
         expressions = filters()

@@ -96,7 +96,15 @@ def test_links_are_counted_and_never_followed(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").symlink_to("nowhere")
     found, walked = walk(tmp_path)
     assert [each.path for each in found] == [b"real/a.jpg"]
-    assert (walked.ignored, walked.links) == (4, 2)
+    assert (walked.ignored, walked.links) == (4, 3), "the loop, and those named like photos"
+
+
+def test_what_belongs_to_other_roots_is_passed_over(tmp_path: Path) -> None:
+    plant(tmp_path, "a.jpg", "b.jpg", "in/c.jpg", "in/deep/d.jpg", "inner/e.jpg", "side/in/f.jpg")
+    scope = Scope(1, os.fsencode(tmp_path), b"", without=frozenset([b"in", b"b.jpg"]))
+    expected = [b"a.jpg", b"inner/e.jpg", b"side/in/f.jpg"]
+    assert [found.path for found in Walk(scope).files()] == expected
+    assert [path for path in (b"in", b"in/c.jpg", b"b.jpg", *expected) if scope.covers(path)] == expected
 
 
 def test_a_root_that_is_itself_a_link_is_walked(tmp_path: Path) -> None:

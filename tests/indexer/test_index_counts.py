@@ -217,7 +217,7 @@ def test_two_new_files_with_the_same_bytes_are_embedded_once(library: Library, e
 def test_the_same_bytes_in_a_batch_that_is_not_written_yet_are_embedded_once(
     library: Library, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmsearch.indexer.pipeline.IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr("mmsearch.indexer.pipeline._GROUP_FILES", 2)
     for place in range(4):
         library.photo(f"a{place}.png", place)
         library.photo(f"z{place}.png", place)
@@ -229,7 +229,7 @@ def test_the_same_bytes_far_apart_are_embedded_once(
     library: Library, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmsearch.indexer.embed._REMEMBERED", 2)
-    monkeypatch.setattr("mmsearch.indexer.pipeline.IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr("mmsearch.indexer.pipeline._GROUP_FILES", 2)
     for place in range(8):
         library.photo(f"a{place}.png", place)
         library.photo(f"z{place}.png", place)

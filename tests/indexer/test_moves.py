@@ -194,7 +194,7 @@ def test_what_a_copy_was_to_come_from_may_change_in_the_same_run(library: Librar
     shutil.copy2(library.photos / "b.png", library.photos / "c.png")
     library.photo("b.png", 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmsearch.indexer.pipeline.IMAGES_AT_ONCE", 1)
+        patch.setattr("mmsearch.indexer.pipeline._GROUP_FILES", 1)
         options = IndexOptions(batch=BatchLimits(files=1))
         assert counts(library.index(options=options)) == {"indexed": 2, "items": 2}
     found = library.found()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import KeysView, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmsearch.indexer.discover import Found
+from mmsearch.indexer.discover import Found, Scope
 from mmsearch.indexer.known import RACE_NS, KnownIndex, Stored
 from mmsearch.indexer.lookup import Lookup
 from mmsearch.indexer.plan import Policy, Seen, Step, classify, plan
+from mmsearch.indexer.survey import Survey
+from mmsearch.manifest import Root
 from mmsearch.store import KnownFiles
 from mmsearch.types import Reason
 
@@ -173,3 +175,51 @@ def test_a_lookup_answers_as_a_dictionary_of_lists_does(first: list[int], later:
     for key in {*first, *later, 0, 17}:
         assert lookup.find(key).tolist() == expected.get(key, [])
         assert lookup.find(key, limit=2).tolist() == expected.get(key, [])[:2]
+
+
+class Counted(np.ndarray):  # type: ignore[type-arg]
+    """An array that counts how many of its elements are asked for, all over the class."""
+
+    asked = 0
+
+    def __getitem__(self, key: object) -> object:
+        found = super().__getitem__(key)  # type: ignore[call-overload]
+        Counted.asked += np.size(found)
+        return found
+
+
+def test_finding_the_next_of_very_many_copies_does_not_look_at_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmsearch.indexer.known._GATHERED", 32)
+    monkeypatch.setattr(Counted, "asked", 0)
+    count = 1000
+    index = known(*((b"%d.png" % place, 1, "same") for place in range(count)))
+    index.taken, index.rewritten = index.taken.view(Counted), index.rewritten.view(Counted)
+    given = []
+    for _ in range(count):
+        rows = index.files_with(digest("same"))[0]
+        given += rows.tolist()
+        index.taken[rows] = True
+        index.note_rewritten(index.ids[rows])
+    assert given == list(range(count))
+    assert index.files_with(digest("same")) == []
+    assert Counted.asked < 200 * count
+
+
+class CountedDict(dict[bytes, OSError]):
+    """A dictionary that counts how often it is asked for all of its keys."""
+
+    asked = 0
+
+    def keys(self) -> KeysView[bytes]:
+        self.asked += 1
+        return super().keys()
+
+
+def test_what_was_not_read_is_looked_up_once_for_all_rows() -> None:
+    names = [b"%s/%d.png" % (folder, place) for folder in (b"a", b"a/b", b"c", b".d") for place in range(20)]
+    index = known(*((name, 1, "x") for name in names))
+    survey = Survey.begin(Scope(1, b"/nowhere", b""), Root(1, b"/nowhere", 0))
+    unread = CountedDict({b"a/b": OSError(), b"c": OSError()})
+    survey.walk.unread = unread
+    assert [index.path(row) for row in survey.gone_rows(index).tolist()] == names[:20]
+    assert unread.asked == 1

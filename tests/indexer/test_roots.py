@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,15 @@ import pytest
 from index_reports import counts
 from photo_library import Library
 
+from mmsearch import manifest as manifests
 from mmsearch.encoder import OnnxEncoder
 from mmsearch.errors import UsageError
 from mmsearch.indexer import roots
+from mmsearch.indexer.pipeline import IndexOptions
 from mmsearch.manifest import CollectionManifest, Root
 from mmsearch.store import Store
+
+FORCE = IndexOptions(prune=True, force=True)
 
 
 @pytest.fixture
@@ -88,11 +93,128 @@ def test_a_kill_while_rows_change_hands_is_finished_by_the_next_run(
     assert before.items() <= {key: item.id for key, item in two_roots.items().items()}.items()
 
 
-def test_an_inner_root_that_is_out_of_reach_loses_nothing_when_an_outer_one_takes_over(two_roots: Library) -> None:
-    (two_roots.photos / "in").rename(two_roots.photos.parent / "unplugged")
-    (two_roots.photos / "in").mkdir()
-    assert counts(two_roots.index()) == {"indexed": 1, "unchanged": 1, "items": 5}
+def unplug(library: Library) -> Path:
+    """`photos/in` is a mount point with nothing mounted on it; where its files are now."""
+    aside = library.photos.parent / "unplugged"
+    (library.photos / "in").rename(aside)
+    (library.photos / "in").mkdir()
+    return aside
+
+
+def plug_in(library: Library, aside: Path) -> None:
+    (library.photos / "in").rmdir()
+    aside.rename(library.photos / "in")
+
+
+def test_an_inner_root_that_is_out_of_reach_loses_nothing_in_any_run(two_roots: Library) -> None:
+    before = {key: item.id for key, item in two_roots.items().items()}
+    unplug(two_roots)
+    for expected in ({"indexed": 1, "unchanged": 1, "items": 5}, {"unchanged": 2, "items": 5}):
+        report = two_roots.index()
+        assert counts(report) == expected
+        (warning,) = report.warnings
+        assert "in is empty" in warning and "(2 files)" in warning
+    assert counts(two_roots.index(options=IndexOptions(prune=True))) == {"unchanged": 2, "items": 5}
+    assert root_paths(two_roots) == ["in", "."]
+    assert before.items() <= {key: item.id for key, item in two_roots.items().items()}.items()
     assert len(two_roots.names()) == 5
+
+
+def test_what_else_is_gone_is_pruned_although_an_inner_root_is_out_of_reach(two_roots: Library) -> None:
+    two_roots.photo("side/three.png", 8)
+    unplug(two_roots)
+    two_roots.index()
+    (two_roots.photos / "side/two.png").unlink()
+    assert counts(two_roots.index(options=IndexOptions(prune=True))) == {"unchanged": 2, "removed": 1, "items": 5}
+
+
+def test_an_inner_root_that_is_back_is_taken_over_and_needs_no_work(
+    two_roots: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {key: item.id for key, item in two_roots.items().items()}
+    aside = unplug(two_roots)
+    two_roots.index()
+    plug_in(two_roots, aside)
+    no_model(monkeypatch)
+    assert counts(two_roots.index()) == {"unchanged": 4, "items": 5}
+    assert root_paths(two_roots) == ["."]
+    assert before.items() <= {key: item.id for key, item in two_roots.items().items()}.items()
+
+
+def test_force_removes_what_an_inner_root_out_of_reach_held(two_roots: Library) -> None:
+    unplug(two_roots)
+    two_roots.index()
+    assert counts(two_roots.index(options=FORCE)) == {"unchanged": 2, "removed": 2, "items": 2}
+    assert two_roots.names() == ["a.png", "side/two.png"]
+    assert counts(two_roots.index()) == {"unchanged": 2, "items": 2}
+    assert root_paths(two_roots) == ["."]
+
+
+def test_an_inner_root_found_whole_on_another_device_is_taken_over_by_the_run_after(two_roots: Library) -> None:
+    manifest = two_roots.manifest
+    inner = replace(manifest.roots[0], device=manifest.roots[0].device + 1)
+    manifests.write(two_roots.collection, replace(manifest, roots=(inner, *manifest.roots[1:])))
+    assert counts(two_roots.index()) == {"indexed": 1, "unchanged": 3, "items": 5}
+    assert root_paths(two_roots) == ["in", "."]
+    assert counts(two_roots.index()) == {"unchanged": 4, "items": 5}
+    assert root_paths(two_roots) == ["."]
+
+
+def test_another_drive_in_the_place_of_an_inner_root_hides_nothing(two_roots: Library) -> None:
+    unplug(two_roots)
+    two_roots.photo("in/stranger.png", 40)
+    manifest = two_roots.manifest
+    inner = replace(manifest.roots[0], device=manifest.roots[0].device + 1)
+    manifests.write(two_roots.collection, replace(manifest, roots=(inner, *manifest.roots[1:])))
+    for expected in ({"indexed": 2, "unchanged": 1, "items": 6}, {"unchanged": 3, "items": 6}):
+        report = two_roots.index()
+        assert (counts(report), report.missing) == (expected, 0)
+        assert "in lies on another device" in report.warnings[0]
+    assert len(two_roots.names()) == 6
+
+
+def test_a_single_file_that_was_a_root_is_gone_like_any_other(two_roots: Library) -> None:
+    two_roots.index(two_roots.photos / "a.png")
+    (two_roots.photos / "a.png").unlink()
+    assert counts(two_roots.index()) == {"unchanged": 3, "missing": 1, "items": 5}
+    assert root_paths(two_roots) == ["."]
+
+
+# -- links -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def linked(library: Library) -> Library:
+    """`photos/a.png`, and `photos/link`, which leads to a folder with two pictures elsewhere."""
+    library.photo("a.png", 1)
+    library.photo("../other/one.png", 2)
+    library.photo("../other/deep/two.png", 3)
+    (library.photos / "link").symlink_to("../other")
+    return library
+
+
+def test_what_was_indexed_through_a_link_stays_when_a_walk_passes_the_link_over(linked: Library) -> None:
+    link = linked.photos / "link"
+    linked.index()
+    assert counts(linked.index(link)) == {"indexed": 2, "items": 3}
+    for options in (IndexOptions(), IndexOptions(prune=True), FORCE):
+        report = linked.index(options=options)
+        assert counts(report) == {"unchanged": 1, "ignored": 1, "items": 3}
+        assert "1 link was not followed" in report.warnings[0]
+    assert linked.names() == ["a.png", "link/deep/two.png", "link/one.png"]
+    (linked.photos / "../other/one.png").unlink()
+    assert counts(linked.index(link)) == {"unchanged": 1, "missing": 1, "items": 3}
+    link.unlink()
+    assert counts(linked.index()) == {"unchanged": 1, "missing": 2, "items": 3}
+
+
+def test_a_folder_and_a_link_inside_it_are_both_looked_at(linked: Library) -> None:
+    (linked.photos / ".private").mkdir()
+    linked.photo(".private/b.png", 7)
+    paths = [linked.photos, linked.photos / "link/deep", linked.photos / ".private"]
+    assert counts(linked.index(*paths)) == {"indexed": 3, "ignored": 1, "items": 3}
+    assert linked.names() == [".private/b.png", "a.png", "link/deep/two.png"]
+    assert counts(linked.index(*paths)) == {"unchanged": 3, "ignored": 1, "items": 3}
 
 
 def test_a_single_file_does_not_make_its_folder_take_over_roots(two_roots: Library) -> None:

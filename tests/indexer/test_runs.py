@@ -293,3 +293,25 @@ def test_a_signal_that_the_program_ignores_stays_ignored() -> None:
     with interruptible() as interrupt:
         signal.raise_signal(signal.SIGINT)
     assert not interrupt.requested
+
+
+def test_the_model_gets_no_more_at_once_than_its_caches_hold(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in range(20):
+        library.photo(f"{place}.png", place)
+    library.captions("notes.csv", *(f"caption {place}" for place in range(40)))
+    sizes: dict[str, list[int]] = {"pictures": [], "sentences": []}
+
+    def counted(what: str, method: str) -> None:
+        real = getattr(OnnxEncoder, method)
+
+        def encode(self: OnnxEncoder, batch: np.ndarray, *rest: object) -> np.ndarray:
+            sizes[what].append(len(batch))
+            return real(self, batch, *rest)
+
+        monkeypatch.setattr(OnnxEncoder, method, encode)
+
+    counted("pictures", "encode_pixels")
+    counted("sentences", "encode_tokens")
+    library.index()
+    assert {what: sum(each) for what, each in sizes.items()} == {"pictures": 20, "sentences": 40}
+    assert (max(sizes["pictures"]), max(sizes["sentences"])) == (8, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from killed_commits import Killed, killed_after
 from storage_builders import HEAD, MODEL, item, unit_vectors, vector_of
 
 from mmsearch.segment import SegmentRow
@@ -106,9 +108,23 @@ class Collection(RuleBasedStateMachine):
         self.version += 1
         lost = range(self.next_id, self.next_id + 3)
         self.next_id = lost.stop
-        self.store._put_vectors({id: vector_of(id) for id in lost})
+        with contextlib.suppress(Killed), killed_after(1):
+            self.store.put([item(id) for id in lost], {id: vector_of(id) for id in lost})
         self.reopen()
         assert self.store.sweep() == 3
+
+    @rule(commits=st.integers(0, 3))
+    def kill_while_vectors_are_replaced(self, commits: int) -> None:
+        """A put of new content that dies anywhere, and a new process that repeats it."""
+        self.version += 1
+        changed = [id for id in self.model if id % 4 == 2]
+        items = [item(id, path=b"w%d/%d" % (self.version, id)) for id in changed]
+        vectors = {id: vector_of(id, self.version) for id in changed}
+        with contextlib.suppress(Killed), killed_after(commits):
+            self.store.put(items, vectors)
+        self.reopen()
+        self.store.put(items, vectors)
+        self.model |= {each.id: (each.path, self.version, None) for each in items}
 
     @rule()
     def reopen(self) -> None:

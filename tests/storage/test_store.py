@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killed_commits import Killed, killed_after
 from storage_builders import DIM, MODEL, item, unit_vectors, vector_of
 
 from mmsearch.errors import CollectionDamaged, ModelError
@@ -258,34 +260,41 @@ def test_fingerprint_that_is_no_file_name_is_refused(tmp_path: Path) -> None:
         Store.open(tmp_path, ModelRef("m", "../x", 8))
 
 
-def test_vectors_that_a_killed_put_left_are_swept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_that_a_killed_put_left_are_swept(store: Store) -> None:
     put(store, 1)
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("mmsearch.store.items_to_arrow", killed)
-        with pytest.raises(KeyboardInterrupt):
-            put(store, 1, 2, 3)
+    with pytest.raises(Killed, match="items"), killed_after(1):
+        put(store, 2, 3)
     assert store.known_files().ids.tolist() == [1]
     assert store.sweep() == 2
     put(store, 2)
     assert store.revisions()[0].tolist() == [1, 2]
 
 
-def test_unreadable_item_whose_vector_a_killed_put_left_is_not_published(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("commits", range(6))
+def test_a_vector_never_stands_beside_a_row_of_another_content(store: Store, commits: int) -> None:
+    """Item 1 has its vector, 2 has lost it, 3 failed, 4 is new: whatever a kill leaves, no vector belongs elsewhere."""
     put(store, 1, 2)
+    store.put([failed(3)], {})
+    store._vectors.delete(ids(2))
+    new = {id: vector_of(id, 2) for id in (1, 2, 3, 4)}
+    with pytest.raises(Killed) if commits < 5 else nullcontext(), killed_after(commits) as made:
+        store.put([item(id, hash=b"new") for id in new], new)
+    known = store.known_files()
+    for row in np.flatnonzero(known.has_vector).tolist():
+        id = int(known.ids[row])
+        expected = new[id] if known.digest(row) == b"new" else vector_of(id)
+        np.testing.assert_array_equal(store.vectors(ids(id)), [expected])
+    assert len(made) == min(commits, 5)
+    assert set(store.revisions()[0].tolist()) == set(known.ids[known.has_vector].tolist())
+    store.sweep()
+    store.put([item(id, hash=b"new") for id in new], new)
+    np.testing.assert_array_equal(store.vectors(ids(*new)), list(new.values()))
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr("mmsearch.store_tables.StoredTable.delete", killed)
-        with pytest.raises(KeyboardInterrupt):
-            store.put([failed(1)], {})
+def test_unreadable_item_whose_vector_a_killed_put_left_is_not_published(store: Store) -> None:
+    put(store, 1, 2)
+    with pytest.raises(Killed, match="delete"), killed_after(1):
+        store.put([failed(1)], {})
     assert store.revisions()[0].tolist() == [2]
     assert store.known_files().has_vector.tolist() == [False, True]
     assert store.sweep() == 1
