@@ -1,4 +1,4 @@
-"""Checks a built wheel and a clean installation of it: one top-level name, sizes, and a search that works without torch.
+"""Checks a built wheel and a clean installation of it: one top-level name, sizes, a search that works without torch.
 
 Usage: check_wheel.py WHEEL VENV
 """
