@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-import signal
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import files_of_at_most
 
 from mmsearch import durable
 from mmsearch.durable import (
@@ -30,17 +28,6 @@ def names_in(directory: Path) -> list[str]:
 
 def fail(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.fixture
-def files_of_at_most_64_kib() -> Iterator[None]:
-    """A kernel that answers EFBIG to anything longer: the only full disk that a test may have for the asking."""
-    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, old_handler)
 
 
 def test_written_file_is_private_and_complete(tmp_path: Path) -> None:
@@ -63,11 +50,10 @@ def test_failure_at_any_step_keeps_the_old_file_and_leaves_nothing(
     assert names_in(tmp_path) == ["file"]
 
 
-@pytest.mark.usefixtures("files_of_at_most_64_kib")
 @pytest.mark.parametrize("size", [(1 << 16) + 1, 1 << 20])
 def test_file_that_the_disk_cuts_short_is_an_error(tmp_path: Path, size: int) -> None:
     write_atomic(tmp_path / "file", b"old")
-    with pytest.raises(OSError, match="File too large"):
+    with files_of_at_most(1 << 16), pytest.raises(OSError, match="File too large"):
         write_atomic(tmp_path / "file", bytes(size))
     assert (tmp_path / "file").read_bytes() == b"old"
     assert names_in(tmp_path) == ["file"]
