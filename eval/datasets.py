@@ -174,7 +174,8 @@ def _checked(listing: Listing, root: Path, options: DatasetOptions) -> tuple[lis
             kept.append(pair)
     if problems and not options.allow_missing:
         raise DatasetError(
-            f"{describe(problems)}; expected none: mend them, or pass --allow-missing to leave them out and count them"
+            f"{describe(problems)}; expected none: mend them (pictures elsewhere: --images DIR), "
+            "or pass --allow-missing to leave them out and count them"
         )
     if not any(pair.caption is not None for pair in kept):
         raise DatasetError(f"no image with a caption is left below {root}: {describe(problems) or 'nothing is listed'}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmsearch.eval.significance import Interval
 
 _SHOWN = ("median_rank", "mean_rank", "mrr", "map_at_r")
+_LABELS = {"mrr": "MRR", "map_at_r": "mAP@R"}
 
 
 def eval(
@@ -42,7 +43,10 @@ def eval(
     images: Annotated[
         str | None, typer.Option("--images", metavar="DIR", help="Where the images are, if not beside the file.")
     ] = None,
-    rerank: Annotated[bool, typer.Option("--rerank/--no-rerank", help="Reorder the best by a second look.")] = False,
+    rerank: Annotated[
+        bool,
+        typer.Option("--rerank/--no-rerank", help="Reorder the best by a matching model (the bundled one has none)."),
+    ] = False,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out and count what is missing, blank, doubled or unreadable.")
     ] = False,
@@ -186,7 +190,7 @@ def _page(run: EvalRun) -> Iterator[str]:
     )
     for name in (*recalls, *_SHOWN):
         cells = "".join(f"{_cell(side, name):<26}" for side in (run.text_to_image, run.image_to_text))
-        yield f"{name.replace('_', ' '):<14}{cells}".rstrip()
+        yield f"{_LABELS.get(name, name.replace('_', ' ')):<14}{cells}".rstrip()
     if run.mean_recall is not None:
         yield f"{'mean recall':<14}{_share(run.mean_recall)}{_range(run.mean_recall_interval, percent=True)}"
     if run.folds is not None:

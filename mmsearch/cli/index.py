@@ -103,4 +103,6 @@ def _summary(report: IndexReport) -> Iterator[str]:
         reasons = Counter(each.reason.value for each in report.skipped).most_common()
         listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
         yield f"  {len(report.skipped):,} could not be read: {listed} (mmsearch info --errors lists them)"
+    if report.failed_before:
+        yield "  (mmsearch info --errors says what failed before, and why; --retry-failed tries it again)"
     yield f"  {report.items:,} items can be found"

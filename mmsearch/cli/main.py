@@ -85,7 +85,12 @@ def _fill_closed_streams() -> None:
 
 def _app() -> typer.Typer:
     # Help is plain text: drawing it with rich would take longer than all the rest of `--help`.
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     app.callback(invoke_without_command=True)(_mmsearch)
     for command in COMMANDS:
         app.command()(command)

@@ -50,7 +50,10 @@ def query(
     min_similarity: Annotated[
         float | None, typer.Option("--min-similarity", min=-1, max=1, help="Only hits with at least this cosine.")
     ] = None,
-    rerank: Annotated[bool, typer.Option("--rerank/--no-rerank", help="Reorder the best by a second look.")] = False,
+    rerank: Annotated[
+        bool,
+        typer.Option("--rerank/--no-rerank", help="Reorder the best by a matching model (the bundled one has none)."),
+    ] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print only paths, escaped, one a line.")] = False,
     print0: Annotated[
         bool, typer.Option("-0", "--print0", help="Print only paths, exactly, each ended by NUL.")
