@@ -37,14 +37,14 @@ def test_ten_pairs_are_learned_by_heart() -> None:
     data = _ten_pairs()
     lines: list[str] = []
     config = FitConfig(
-        epochs=60,
-        stop_after=60,
+        epochs=150,
+        stop_after=150,
         head_rate=1e-2,
         image_rate=1e-3,
         text_rate=1e-3,
         warm_epochs=2.0,
         average_decay=0.5,
-        validate_every=60,
+        validate_every=150,
         batches=BatchConfig(images=PAIRS, captions_per_image=1, word_drop=0.0, teacher_share=0.0),
     )
     fit(tiny_dual_encoder(), (data, data), config, log=lines.append)

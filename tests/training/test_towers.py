@@ -93,7 +93,7 @@ def test_channels_round_as_the_published_family_does() -> None:
 
 
 def test_a_missing_package_is_named_with_its_remedy() -> None:
-    with pytest.raises(MissingExtra, match=r"no-such-package-here is not installed.*mmsearch\[train\]"):
+    with pytest.raises(MissingExtra, match=r"no-such-package-here is not installed.*mmsearch\[rebuild\]"):
         packaged_file("no-such-package-here", ".pth")
 
 
