@@ -142,7 +142,7 @@ def measure_collection(
     if not size:
         raise UsageError(f"the collection holds no {kind}, expected at least one to search among")
     return _measured(
-        "+".join(kinds), queries, _reachable(ks, size), answer=answer, blocks=lambda: snapshot.vectors(kind)
+        "+".join(kinds), queries, _reachable(ks, size), answer=answer, blocks=lambda: snapshot.blocks(kind)
     )
 
 

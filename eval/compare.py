@@ -99,8 +99,8 @@ def compare_runs(before: SavedRun, after: SavedRun, *, resamples: int = RESAMPLE
     ]
     corrected = iter(holm([change.p for change in changes if change is not None]))
     return Comparison(
-        before=f"{before.system.model} {before.system.fingerprint[:12]}",
-        after=f"{after.system.model} {after.system.fingerprint[:12]}",
+        before=_system(before),
+        after=_system(after),
         images=after.data.images,
         mean_recall=_mean_recall(rows, draws) if has_mean_recall else None,
         metrics=tuple(
@@ -173,6 +173,10 @@ def _require_same_data(before: SavedRun, after: SavedRun) -> None:
         f"the runs were measured on different data: {_described(before)} before, {_described(after)} now;"
         " evaluate both models on the same images and captions"
     )
+
+
+def _system(run: SavedRun) -> str:
+    return f"{run.system.model} {run.system.fingerprint[:12]}{', reranked' if run.system.rerank else ''}"
 
 
 def _described(run: SavedRun) -> str:

@@ -1,9 +1,10 @@
-"""Embeddings kept between runs, so that measuring again costs a read: under the user's cache directory, safe to delete.
+"""Vectors kept between runs, so that measuring again costs a read: under the user's cache directory, safe to delete.
 
     <cache>/embeddings/<fingerprint>-<libraries>/images/<checksum>.shard
 
 A shard is a NumPy array of (key, vector) records followed by its SHA-256. The key is the SHA-256 of what the encoder
-was given: the bytes of a picture's file or the text of a caption. Shards are only ever added, each by a rename, so
+was given: the bytes of a picture's file or the text of a caption. Next to `images/` and `texts/` stands `tokens/`, with
+what a matching head reads of a picture. Shards are only ever added, each by a rename, so
 several runs may write at once and an interrupted one keeps what it finished. A shard that does not fit its checksum
 is removed and made again.
 """
@@ -19,7 +20,7 @@ import stat
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,9 @@ import platformdirs
 
 from mmsearch.durable import make_directory, write_atomic
 
-Half = Literal["images", "texts"]
-Embeddings = npt.NDArray[np.float32]
+Half = Literal["images", "texts", "tokens"]
+Vectors = npt.NDArray[Any]
+_DTYPES: dict[Half, str] = {"images": "<f4", "texts": "<f4", "tokens": "|i1"}
 
 SHARD_SUFFIX = ".shard"
 DIGEST_BYTES = 32
@@ -40,32 +42,35 @@ _log = logging.getLogger(__name__)
 
 
 class EmbeddingCache:
-    """The embeddings of one half of one model, by key; a `directory` of None keeps them in memory alone."""
+    """What one half of one model gives, (dim,) float32 or int8 for tokens, by key; a `directory` of None keeps it in
+    memory alone.
+    """
 
-    def __init__(self, directory: Path | None, dim: int) -> None:
+    def __init__(self, directory: Path | None, dim: int, half: Half = "images") -> None:
         self._directory = directory
-        self._dtype = np.dtype([("key", f"V{DIGEST_BYTES}"), ("vector", "<f4", (dim,))])
-        self._vectors: dict[bytes, Embeddings] = {}
+        self._dtype = np.dtype([("key", f"V{DIGEST_BYTES}"), ("vector", _DTYPES[half], (dim,))])
+        self._vectors: dict[bytes, Vectors] = {}
         self._new: set[bytes] = set()
-        self._unwritten: dict[bytes, Embeddings] = {}
+        self._unwritten: dict[bytes, Vectors] = {}
         if directory is not None and self._is_ours(directory):
             for path in sorted(directory.glob(f"*{SHARD_SUFFIX}")):
                 self._load(path)
 
-    def get(self, key: bytes) -> Embeddings | None:
-        """Return the embedding (D,) float32 of `key`, None if it is not kept."""
+    def get(self, key: bytes) -> Vectors | None:
+        """Return what is kept of `key`, (dim,), None if nothing is."""
         return self._vectors.get(key)
 
     def is_new(self, key: bytes) -> bool:
         """Return whether `key` was added since the cache was opened."""
         return key in self._new
 
-    def stacked(self, keys: Sequence[bytes]) -> Embeddings:
-        """Return the embeddings (N, D) of `keys`, all of which are kept."""
-        return np.array([self._vectors[key] for key in keys], dtype=np.float32).reshape(len(keys), -1)
+    def stacked(self, keys: Sequence[bytes]) -> Vectors:
+        """Return what is kept of `keys`, (N, dim); nothing may be missing."""
+        vector, width = self._dtype["vector"].base, self._dtype["vector"].shape[0]
+        return np.array([self._vectors[key] for key in keys], dtype=vector).reshape(len(keys), width)
 
-    def add(self, key: bytes, vector: Embeddings, *, lasting: bool = True) -> None:
-        """Keep `vector` (D,), on disk too if it is `lasting`."""
+    def add(self, key: bytes, vector: Vectors, *, lasting: bool = True) -> None:
+        """Keep `vector` (dim,), on disk too if it is `lasting`."""
         self._vectors[key] = vector
         self._new.add(key)
         if lasting and self._directory is not None:
@@ -124,11 +129,48 @@ class EmbeddingCache:
         return False
 
 
+class ImageCache:
+    """The embeddings of pictures and, unless that is None, their tokens: a picture is known when both are."""
+
+    def __init__(self, embeddings: EmbeddingCache, tokens: EmbeddingCache | None) -> None:
+        self._embeddings = embeddings
+        self._tokens = tokens
+
+    def knows(self, key: bytes) -> bool:
+        """Return whether the picture `key` need not be encoded."""
+        return self._embeddings.get(key) is not None and (self._tokens is None or self._tokens.get(key) is not None)
+
+    def is_new(self, key: bytes) -> bool:
+        """Return whether the picture `key` was encoded since the cache was opened."""
+        return (self._embeddings if self._tokens is None else self._tokens).is_new(key)
+
+    def add(self, key: bytes, embedding: Vectors, tokens: Vectors | None, *, lasting: bool) -> None:
+        """Keep what the encoder made of a picture: `embedding` (D,), and `tokens` (T,) int8 where they are wanted."""
+        if self._embeddings.get(key) is None:  # one that is there stays: another batch may round differently
+            self._embeddings.add(key, embedding, lasting=lasting)
+        if self._tokens is not None and tokens is not None:
+            self._tokens.add(key, tokens, lasting=lasting)
+
+    def stacked(self, keys: Sequence[bytes]) -> tuple[Vectors, Vectors | None]:
+        """Return embeddings (N, D) and tokens (N, T) of `keys`, all of which are known."""
+        return self._embeddings.stacked(keys), None if self._tokens is None else self._tokens.stacked(keys)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for cache in (self._embeddings, self._tokens):
+            if cache is not None:
+                cache.write()
+
+
 def open_cache(fingerprint: str, half: Half, dim: int) -> EmbeddingCache:
-    """Return the cache of one half of the model with that fingerprint, under these library versions."""
+    """Return the cache of one half of the model with that fingerprint, `dim` numbers an item, under these library
+    versions.
+    """
     libraries = ",".join(f"{name}={_version(name)}" for name in LIBRARIES)
     name = f"{fingerprint}-{hashlib.sha256(libraries.encode()).hexdigest()[:12]}"
-    return EmbeddingCache(Path(platformdirs.user_cache_path("mmsearch")) / "embeddings" / name / half, dim)
+    return EmbeddingCache(Path(platformdirs.user_cache_path("mmsearch")) / "embeddings" / name / half, dim, half)
 
 
 def text_key(text: str) -> bytes:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mmsearch.errors import DatasetError, UnreadableFile
 from mmsearch.eval.dataset_entries import Problem
 from mmsearch.eval.datasets import Dataset, describe, without_images
-from mmsearch.eval.embedding_cache import EmbeddingCache, Half, image_key, open_cache, text_key
+from mmsearch.eval.embedding_cache import EmbeddingCache, Half, ImageCache, image_key, open_cache, text_key
 from mmsearch.image_limits import DecodeLimits
 from mmsearch.images import decode_image
 from mmsearch.model import Model
@@ -60,7 +60,8 @@ class Embedded:
     """A dataset with its embeddings, float32: `images` (I, D) and `captions` (C, D) in the order of `dataset`.
 
     `image_keys` are the SHA-256 of the image files. `dataset` lacks the pictures that could not be read; `partial`
-    counts those that were read in part.
+    counts those that were read in part. `tokens` int8 (I, N, C) are what a matching head reads of the images, None
+    where they were not asked for.
     """
 
     dataset: Dataset
@@ -70,6 +71,7 @@ class Embedded:
     partial: int
     image_timing: EncodeTiming
     caption_timing: EncodeTiming
+    tokens: npt.NDArray[np.int8] | None = None
 
     def duplicate_images(self) -> tuple[tuple[str, ...], ...]:
         """Return the ids of images that are one file under several names: true matches of one are misses of another."""
@@ -85,22 +87,25 @@ def embed_dataset(
     *,
     allow_missing: bool = False,
     use_cache: bool = True,
+    tokens: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Embedded:
     """Return `dataset` with the embedding of every image and caption. Equal files and equal captions share theirs.
+
+    With `tokens` also with what the matching head reads of every image, where the model has a head.
 
     Raises:
         DatasetError: pictures cannot be read and `allow_missing` is off; the message has counts, names and reasons.
         ModelError: the model cannot be loaded.
     """
     steps = _Steps(progress, total=len(dataset.image_ids) + len(dataset.captions))
-    with _cache(model, "images", use_cache) as cache:
-        files, image_timing = _embed_images(dataset, model, cache, steps)
+    with _image_cache(model, use_cache, with_tokens=tokens) as images_kept:
+        files, image_timing = _embed_images(dataset, model, images_kept, steps)
         unreadable = {row: file for row, file in enumerate(files) if isinstance(file, UnreadableFile)}
         dataset = _readable(dataset, unreadable, allow_missing)
         pictures = [file for file in files if isinstance(file, _Picture)]
-        images = cache.stacked([picture.key for picture in pictures])
-    with _cache(model, "texts", use_cache) as cache:
+        images, kept_tokens = images_kept.stacked([picture.key for picture in pictures])
+    with _cache(model, "texts", model.dim, use_cache) as cache:
         caption_timing = _embed_texts(dataset.captions, model, cache, steps)
         captions = cache.stacked([text_key(text) for text in dataset.captions])
     return Embedded(
@@ -111,6 +116,7 @@ def embed_dataset(
         partial=sum(picture.partial for picture in pictures),
         image_timing=image_timing,
         caption_timing=caption_timing,
+        tokens=None if kept_tokens is None else _shaped(kept_tokens, model),
     )
 
 
@@ -124,7 +130,7 @@ class _Picture:
 
 
 def _embed_images(
-    dataset: Dataset, model: Model, cache: EmbeddingCache, steps: _Steps
+    dataset: Dataset, model: Model, cache: ImageCache, steps: _Steps
 ) -> tuple[list[_Picture | UnreadableFile], EncodeTiming]:
     """Return every picture without its pixels, or why it could not be read; the embeddings are in `cache`."""
     workers = available_cpus()
@@ -136,13 +142,15 @@ def _embed_images(
     with ThreadPoolExecutor(workers) as pool:
         loaded = _ahead(pool, lambda path: _load(path, model.preprocess, cache, limits), paths, window=DECODE_AHEAD)
         for batch in _batches(loaded, IMAGE_BATCH):
-            fresh = {file.key: file for file in batch if isinstance(file, _Picture) and cache.get(file.key) is None}
+            fresh = {file.key: file for file in batch if isinstance(file, _Picture) and not cache.knows(file.key)}
             if fresh and not encoded:
                 stopwatch.leave_out(partial(model.load, images=True))
             if fresh:
                 pixels = np.stack([file.pixels for file in fresh.values() if file.pixels is not None])
-                for file, vector in zip(fresh.values(), model.encoder.encode_pixels(pixels), strict=True):
-                    cache.add(file.key, vector, lasting=not file.partial)
+                vectors, made_tokens = model.encoder.encode_pixels_with_tokens(pixels)
+                for row, file in enumerate(fresh.values()):
+                    tokens = None if made_tokens is None else made_tokens[row].reshape(-1)
+                    cache.add(file.key, vectors[row], tokens, lasting=not file.partial)
             encoded += len(fresh)
             files.extend(replace(file, pixels=None) if isinstance(file, _Picture) else file for file in batch)
             steps.advance(len(batch))
@@ -153,13 +161,13 @@ def _embed_images(
     return files, EncodeTiming(encoded, cached, stopwatch.seconds())
 
 
-def _load(path: Path, preprocess: Preprocess, cache: EmbeddingCache, limits: DecodeLimits) -> _Picture | UnreadableFile:
+def _load(path: Path, preprocess: Preprocess, cache: ImageCache, limits: DecodeLimits) -> _Picture | UnreadableFile:
     """Return the picture at `path`, decoded unless its embedding is cached, or why it cannot be read."""
     try:
         with path.open("rb") as file:
             data = file.read(limits.max_bytes + 1)
         key = image_key(data)
-        if cache.get(key) is not None:
+        if cache.knows(key):
             return _Picture(key, partial=False, pixels=None)
         decoded = decode_image(data, preprocess, limits=limits, extension=path.suffix)
     except UnreadableFile as error:
@@ -184,8 +192,19 @@ def _embed_texts(texts: Sequence[str], model: Model, cache: EmbeddingCache, step
     return EncodeTiming(len(fresh), len(set(texts)) - len(fresh), stopwatch.seconds())
 
 
-def _cache(model: Model, half: Half, use_cache: bool) -> EmbeddingCache:
-    return open_cache(model.fingerprint, half, model.dim) if use_cache else EmbeddingCache(None, model.dim)
+def _image_cache(model: Model, use_cache: bool, *, with_tokens: bool) -> ImageCache:
+    itm = model.manifest.itm if with_tokens else None
+    tokens = None if itm is None else _cache(model, "tokens", itm.tokens * itm.token_dim, use_cache)
+    return ImageCache(_cache(model, "images", model.dim, use_cache), tokens)
+
+
+def _shaped(tokens: npt.NDArray[np.int8], model: Model) -> npt.NDArray[np.int8] | None:
+    itm = model.manifest.itm
+    return None if itm is None else tokens.reshape(len(tokens), itm.tokens, itm.token_dim)
+
+
+def _cache(model: Model, half: Half, dim: int, use_cache: bool) -> EmbeddingCache:
+    return open_cache(model.fingerprint, half, dim) if use_cache else EmbeddingCache(None, dim, half)
 
 
 def _readable(dataset: Dataset, unreadable: dict[int, UnreadableFile], allow_missing: bool) -> Dataset:

@@ -53,22 +53,38 @@ def data_sha256(embedded: Embedded) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("ascii")).hexdigest()
 
 
-def system_record(model: Model, *, ks: tuple[int, ...], seed: int, resamples: int) -> SystemRecord:
+def system_record(model: Model, *, ks: tuple[int, ...], seed: int, resamples: int, rerank: bool) -> SystemRecord:
     """Return what was measured, and how."""
+    manifest = model.manifest
+    used = [*(facts.bank for facts in manifest.hubness.values()), *([manifest.itm.file] if manifest.itm else [])]
     return SystemRecord(
         model=model.name,
         fingerprint=model.fingerprint,
         dim=model.dim,
         preprocess=asdict(model.preprocess),
         prompt="{caption}",
-        score="cosine",
+        score=_score(model) if rerank else "cosine",
         precision="float32",
-        rerank=False,
+        rerank=rerank,
         k=ks,
         seed=seed,
         resamples=resamples,
         versions={"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+        rerank_files={name: manifest.files[name].sha256 for name in used} if rerank else {},
     )
+
+
+def _score(model: Model) -> str:
+    """Return what a reranking model orders by, as a formula in words."""
+    manifest = model.manifest
+    terms = ["cosine"]
+    for direction, facts in manifest.hubness.items():
+        terms.append(
+            f" - {facts.strength:g} x mean of the {facts.neighbours} nearest of a bank ({direction.replace('_', ' ')})"
+        )
+    if manifest.itm is not None:
+        terms.append(f" + {manifest.itm.weight:g} x matching logit of the best {manifest.itm.candidates}")
+    return "".join(terms)
 
 
 def notes(embedded: Embedded, ranks: BothDirections) -> tuple[str, ...]:

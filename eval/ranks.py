@@ -11,7 +11,7 @@ sets) are looked at one block of queries at a time and never kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,12 +62,18 @@ class Ranks:
 
 
 def rank_embeddings(
-    queries: Embeddings, gallery: Embeddings, relevance: Relevance, *, block_bytes: int = BLOCK_BYTES
+    queries: Embeddings,
+    gallery: Embeddings,
+    relevance: Relevance,
+    *,
+    adjust: Callable[[Embeddings, int], Floats] | None = None,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Ranks:
     """Return the ranks under the dot product of `queries` (Q, D) and `gallery` (N, D), both float32.
 
     Gallery items with equal embeddings get equal scores to the last bit, which a matrix product alone does not
-    promise. Memory stays within a few times `block_bytes` besides the embeddings.
+    promise. `adjust(scores, first)` may make other scores (q, N) of those of the queries from row `first` on. Memory
+    stays within a few times `block_bytes` besides the embeddings.
 
     Raises:
         UsageError: shapes or types do not fit, or an embedding holds NaN or infinity.
@@ -80,7 +86,8 @@ def rank_embeddings(
         )
     if len(gallery) != relevance.gallery:
         raise UsageError(f"the gallery has {len(gallery)} embeddings, the relevance speaks of {relevance.gallery}")
-    return rank_scores(_score_blocks(queries, gallery, block_bytes), relevance)
+    blocks = similarity_blocks(queries, gallery, block_bytes=block_bytes)
+    return rank_scores((block if adjust is None else adjust(block, first) for first, block in blocks), relevance)
 
 
 def rank_scores(scores: Floats | Iterable[Floats], relevance: Relevance) -> Ranks:
@@ -185,18 +192,20 @@ class _Collector:
         )
 
 
-def _score_blocks(queries: Embeddings, gallery: Embeddings, block_bytes: int) -> Iterator[Embeddings]:
-    """Yield float32 scores (rows, N), a few queries at a time."""
-    first, copies = _equal_rows(gallery)
+def similarity_blocks(
+    queries: Embeddings, gallery: Embeddings, *, block_bytes: int = BLOCK_BYTES
+) -> Iterator[tuple[int, Embeddings]]:
+    """Yield float32 scores (rows, N), a few queries at a time, each with the row of its first query."""
+    first, copies = equal_rows(gallery)
     rows = max(1, block_bytes // max(4 * len(gallery), 1))
     for start in range(0, len(queries), rows):
         block = queries[start : start + rows] @ gallery.T
         # BLAS may sum the same vector in another order at the edge of a tile, and break a tie that is one.
         block[:, copies] = block[:, first]
-        yield block
+        yield start, block
 
 
-def _equal_rows(vectors: Embeddings) -> tuple[Rows, Rows]:
+def equal_rows(vectors: Embeddings) -> tuple[Rows, Rows]:
     """Return rows (first, copies): `vectors[copies[i]]` equals `vectors[first[i]]`, the lowest such row."""
     weights = np.random.default_rng(0).integers(1, 2**63, vectors.shape[1], dtype=np.uint64)
     hashes = np.empty(len(vectors), dtype=np.uint64)

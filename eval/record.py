@@ -8,12 +8,13 @@ that the gallery is too small for is null.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mmsearch.eval.embeddings import EncodeTiming
 from mmsearch.eval.latency import Latency
 from mmsearch.eval.metrics import RSUM_KS
+from mmsearch.eval.reranking import SecondLook
 from mmsearch.eval.scores import BothDirections, Direction
 from mmsearch.eval.significance import Interval
 
@@ -44,7 +45,10 @@ class DataRecord:
 
 @dataclass(frozen=True, slots=True)
 class SystemRecord:
-    """What was measured, and how: everything that could change a number."""
+    """What was measured, and how: everything that could change a number.
+
+    `rerank_files` are the files of the model that reranking used beyond its towers, with their SHA-256.
+    """
 
     model: str
     fingerprint: str
@@ -58,6 +62,7 @@ class SystemRecord:
     seed: int
     resamples: int
     versions: Mapping[str, str]
+    rerank_files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +133,20 @@ class AnnScores:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time went. `query` is a whole query: tokenize, encode, search the images."""
+    """Where the time went. `query` is a whole query: tokenize, encode, search the images, rerank if that was asked."""
 
     images: EncodeTiming
     captions: EncodeTiming
     scoring_seconds: float
     query: Latency
+    rerank_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return seconds, rates and milliseconds."""
         halves = {"images": self.images, "captions": self.captions}
         return {
             **{name: {**asdict(half), "per_second": half.per_second} for name, half in halves.items()},
+            "rerank_seconds": self.rerank_seconds,
             "scoring_seconds": self.scoring_seconds,
             "query_ms": asdict(self.query),
         }
@@ -149,7 +156,8 @@ class Timing:
 class EvalRun:
     """One evaluation.
 
-    `mean_recall` is None where a gallery is too small for R@10. `ranks` hold every query's own result.
+    `mean_recall` is None where a gallery is too small for R@10. `ranks` hold every query's own result, `plain` that by
+    the cosine alone: the same unless `looks`, text to image and image to text, say what was made of the cosines.
     """
 
     system: SystemRecord
@@ -164,6 +172,13 @@ class EvalRun:
     timing: Timing
     notes: tuple[str, ...]
     ranks: BothDirections
+    plain: BothDirections
+    looks: tuple[SecondLook, SecondLook] | None = None
+
+    @property
+    def plain_mean_recall(self) -> float | None:
+        """The mean of the six recalls by the cosine alone, None where a gallery is too small for R@10."""
+        return self.plain.mean_recall() if self.plain.can_have_mean_recall() else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `mmsearch eval --json` prints, without `schema_version`."""
@@ -181,9 +196,9 @@ class EvalRun:
             "mean_recall_interval": None if interval is None else [interval.low, interval.high],
             "rsum": None if self.mean_recall is None else 600 * self.mean_recall,
             "embedding_only": {
-                "text_to_image": {name: texts[name] for name in CONTRACT_METRICS},
-                "image_to_text": {name: images[name] for name in CONTRACT_METRICS},
-                "mean_recall": self.mean_recall,
+                "text_to_image": {**dict.fromkeys(CONTRACT_METRICS), **_contract_metrics(self.plain.text_to_image)},
+                "image_to_text": {**dict.fromkeys(CONTRACT_METRICS), **_contract_metrics(self.plain.image_to_text)},
+                "mean_recall": self.plain_mean_recall,
             },
             "excluded": self._excluded(),
             "folds": None if self.folds is None else asdict(self.folds),

@@ -19,9 +19,10 @@ from mmsearch.eval.compare import Comparison
 from mmsearch.eval.embeddings import Embedded
 from mmsearch.eval.record import EvalRun
 from mmsearch.eval.report_charts import Curve
-from mmsearch.eval.report_examples import pick_examples
+from mmsearch.eval.report_examples import Answered, pick_examples
 from mmsearch.eval.report_words import words
 from mmsearch.eval.scores import Direction
+from mmsearch.eval.sides import whole_sides
 from mmsearch.eval.significance import FEWEST_CLUSTERS, MeanOf, interval, resample
 from mmsearch.safe_text import safe_path
 
@@ -96,8 +97,13 @@ def render(run: EvalRun, embedded: Embedded, comparison: Comparison | None = Non
     )
     template = environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
     examples = [
-        pick_examples(embedded, run.ranks.text_to_image.ranks, "text_to_image", count=EXAMPLES),
-        pick_examples(embedded, run.ranks.image_to_text.ranks, "image_to_text", count=EXAMPLES),
+        pick_examples(Answered(embedded, ranks.ranks, side, look), count=EXAMPLES)
+        for ranks, side, look in zip(
+            (run.ranks.text_to_image, run.ranks.image_to_text),
+            whole_sides(embedded),
+            run.looks or (None, None),
+            strict=True,
+        )
     ]
     return template.render(
         run=run, comparison=comparison, words=words(run, comparison), charts=_charts(run, embedded), examples=examples

@@ -16,8 +16,10 @@ from mmsearch.eval.embeddings import Embedded, Embeddings
 from mmsearch.eval.latency import spread
 from mmsearch.eval.ranks import Ranks
 from mmsearch.eval.relevance import Relevance
-from mmsearch.exact_search import search_exact
+from mmsearch.eval.reranking import SecondLook
+from mmsearch.eval.sides import Side
 from mmsearch.images import load_rgb
+from mmsearch.rerank import Scores, by_score, corrected
 from mmsearch.safe_text import safe_path, safe_text
 
 SHOWN_ANSWERS = 3
@@ -76,33 +78,54 @@ class Examples:
         )
 
 
-def pick_examples(embedded: Embedded, ranks: Ranks, direction: DirectionName, *, count: int) -> Examples:
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One whole direction with its `ranks`, by the cosine or by what `look` made of it."""
+
+    embedded: Embedded
+    ranks: Ranks
+    side: Side
+    look: SecondLook | None = None
+
+
+class _Scorer:
+    """Scores the whole gallery of one direction for one query at a time."""
+
+    def __init__(self, answered: Answered) -> None:
+        self._queries, self._gallery = answered.side.embeddings(answered.embedded)
+        self._look = answered.look
+
+    def __call__(self, query: int) -> tuple[Scores, Embeddings]:
+        """Return the final scores and the cosines (N,) of one query."""
+        cosines: Embeddings = self._gallery @ self._queries[query]
+        if self._look is None:
+            return corrected(cosines, None), cosines
+        return self._look.scores(cosines[np.newaxis], query)[0], cosines
+
+
+def pick_examples(answered: Answered, *, count: int) -> Examples:
     """Return the `count` queries answered worst, and the `count` answered right with the largest margin.
 
     No image appears twice among the worst or the best of one direction, so that one odd photo does not fill the page.
     """
-    dataset = embedded.dataset
-    relevance = dataset.relevance(direction)
-    queries, gallery = embedded.captions, embedded.images
-    if direction == "image_to_text":
-        queries, gallery = gallery, queries
-    margins = _margins(queries, gallery, relevance, ranks)
+    ranks, side = answered.ranks, answered.side
+    score = _Scorer(answered)
+    margins = _margins(ranks, side, score)
     worst = np.lexsort((ranks.queries, -ranks.best))
     best = np.lexsort((ranks.queries, -margins))
     best = best[np.isfinite(margins[best])]
-    view = _View(embedded, direction, relevance)
+    view = _View(answered.embedded, side.direction, side.relevance)
 
     def examples(order: npt.NDArray[np.int64]) -> tuple[Example, ...]:
-        chosen = _of_distinct_images(order, ranks, relevance, direction=direction, count=count)
-        found_similarities, found = search_exact(
-            gallery, queries[ranks.queries[chosen]], min(SHOWN_ANSWERS, len(gallery))
-        )
-        return tuple(
-            view.example(int(ranks.queries[place]), int(ranks.best[place]), rows, similarities)
-            for place, rows, similarities in zip(chosen, found, found_similarities, strict=True)
-        )
+        found = []
+        for place in _of_distinct_images(order, ranks, side, count=count).tolist():
+            query = int(ranks.queries[place])
+            scores, cosines = score(query)
+            rows = by_score(scores)[:SHOWN_ANSWERS]
+            found.append(view.example(query, int(ranks.best[place]), rows, cosines[rows]))
+        return tuple(found)
 
-    return Examples(direction, examples(worst[ranks.best[worst] > 1]), examples(best))
+    return Examples(side.direction, examples(worst[ranks.best[worst] > 1]), examples(best))
 
 
 class _View:
@@ -154,29 +177,27 @@ def thumbnail(embedded: Embedded, row: int) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _margins(queries: Embeddings, gallery: Embeddings, relevance: Relevance, ranks: Ranks) -> npt.NDArray[np.float64]:
+def _margins(ranks: Ranks, side: Side, score: _Scorer) -> npt.NDArray[np.float64]:
     """Return by how much the best right answer beats the best wrong one, -inf where it is not the first."""
     margins = np.full(len(ranks.queries), -np.inf)
     first = np.flatnonzero(ranks.best == 1)
     for place in first[spread(len(first), MOST_CANDIDATES)].tolist():
         query = int(ranks.queries[place])
-        scores = gallery @ queries[query]
-        right = relevance.of(query)
+        scores, _ = score(query)
+        right = side.relevance.of(query)
         best_right = scores[right].max()
         scores[right] = -np.inf
         margins[place] = best_right - scores.max() if len(right) < len(scores) else -np.inf
     return margins
 
 
-def _of_distinct_images(
-    order: npt.NDArray[np.int64], ranks: Ranks, relevance: Relevance, *, direction: DirectionName, count: int
-) -> npt.NDArray[np.int64]:
+def _of_distinct_images(order: npt.NDArray[np.int64], ranks: Ranks, side: Side, *, count: int) -> npt.NDArray[np.int64]:
     """Return the first `count` places of `order` whose images differ."""
     seen: set[int] = set()
     chosen: list[int] = []
     for place in order.tolist():
         query = int(ranks.queries[place])
-        image = query if direction == "image_to_text" else int(relevance.of(query)[0])
+        image = query if side.direction == "image_to_text" else int(side.relevance.of(query)[0])
         if image not in seen:
             seen.add(image)
             chosen.append(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmsearch.eval.compare import ComparedMetric, Comparison
@@ -22,11 +23,14 @@ _NAMES = {"median_rank": "Median rank", "mean_rank": "Mean rank", "mrr": "MRR", 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One number of the table; `bar` is (value, low, high) in per cent of the width, None for ranks."""
+    """One number of the table; `bar` is (value, low, high) in per cent of the width, None for ranks. `alone` is what
+    the embeddings reach without reranking, empty where nothing was reranked.
+    """
 
     value: str
     interval: str
     bar: tuple[float, float, float] | None
+    alone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Words:
     dataset: str
     headline: str
     headline_interval: str
+    headline_alone: str
     tiles: tuple[Tile, ...]
     rows: tuple[Row, ...]
     before: str
@@ -82,16 +87,17 @@ class Words:
 
 def words(run: EvalRun, comparison: Comparison | None) -> Words:
     """Return the text of the page for `run`."""
-    data, both = run.data, (run.text_to_image, run.image_to_text)
+    data = run.data
     split = f", {safe_text(data.split)}" if data.split else ""
     headline = "-" if run.mean_recall is None else percent(run.mean_recall)
     return Words(
-        title=f"{safe_text(run.system.model)} on {safe_text(data.name)}",
+        title=f"{safe_text(run.system.model)}{', reranked,' if run.system.rerank else ''} on {safe_text(data.name)}",
         dataset=f"{safe_text(data.name)}{split}",
         headline=headline,
         headline_interval=_range(run.mean_recall_interval, scale=100),
+        headline_alone="" if run.looks is None or run.plain_mean_recall is None else percent(run.plain_mean_recall),
         tiles=_tiles(run),
-        rows=tuple(_row(name, *both) for name in _names(run)),
+        rows=_rows(run),
         before="" if comparison is None else safe_text(comparison.before),
         changes=() if comparison is None else tuple(_change(metric) for metric in _compared(comparison)),
         notes=tuple(safe_text(note) for note in run.notes),
@@ -132,20 +138,39 @@ def _names(run: EvalRun) -> list[str]:
     return [*(f"recall@{k}" for k in ks), *_NAMES, f"ndcg@{ks[-1]}"] if ks else list(_NAMES)
 
 
-def _row(name: str, text_to_image: DirectionScores, image_to_text: DirectionScores) -> Row:
-    kind, _, k = name.partition("@")
-    shown = _NAMES.get(name) or f"{'nDCG' if kind == 'ndcg' else 'Recall'}@{k}"
-    return Row(shown, _EXPLAINED[kind].format(k=k), _cell(name, text_to_image), _cell(name, image_to_text))
+def _rows(run: EvalRun) -> tuple[Row, ...]:
+    names = _names(run)
+    ks = [int(name.partition("@")[2]) for name in names if name.startswith("recall@")]
+    alone: list[dict[str, float]] = [{}, {}]
+    if run.looks is not None:
+        alone = [
+            side.metrics([k for k in ks if k <= side.ranks.gallery])
+            for side in (run.plain.text_to_image, run.plain.image_to_text)
+        ]
+    rows = []
+    for name in names:
+        kind, _, k = name.partition("@")
+        shown = _NAMES.get(name) or f"{'nDCG' if kind == 'ndcg' else 'Recall'}@{k}"
+        cells = [
+            _cell(name, side, plain) for side, plain in zip((run.text_to_image, run.image_to_text), alone, strict=True)
+        ]
+        rows.append(Row(shown, _EXPLAINED[kind].format(k=k), *cells))
+    return tuple(rows)
 
 
-def _cell(name: str, side: DirectionScores) -> Cell | None:
+def _cell(name: str, side: DirectionScores, alone: Mapping[str, float]) -> Cell | None:
     value, found = side.metrics.get(name), side.intervals.get(name)
     if value is None:
         return None
     if name.endswith("_rank"):
-        return Cell(f"{value:,.1f}".removesuffix(".0"), _range(found, scale=1), None)
+        return Cell(_rank(value), _range(found, scale=1), None, _rank(alone[name]) if name in alone else "")
     low, high = (value, value) if found is None else (found.low, found.high)
-    return Cell(percent(value), _range(found, scale=100), (100 * value, 100 * low, 100 * high))
+    bar = (100 * value, 100 * low, 100 * high)
+    return Cell(percent(value), _range(found, scale=100), bar, percent(alone[name]) if name in alone else "")
+
+
+def _rank(value: float) -> str:
+    return f"{value:,.1f}".removesuffix(".0")
 
 
 def _range(found: Interval | None, *, scale: int) -> str:
@@ -191,7 +216,11 @@ def _facts(run: EvalRun) -> tuple[tuple[str, str], ...]:
         ),
         ("Left out", ", ".join(f"{count:,} {kind}" for kind, count in data.dropped.items()) or "nothing"),
         ("Model", f"{safe_text(system.model)}, {system.dim} dimensions, fingerprint {system.fingerprint}"),
-        ("Score", f"{system.score} of {system.precision} embeddings, no reranking; ties count against the model"),
+        (
+            "Score",
+            f"{system.score}, {system.precision} embeddings{'' if system.rerank else ', no reranking'};"
+            " ties count against the model",
+        ),
         (
             "Ties",
             f"{percent(run.text_to_image.tie_rate)} of the captions, {percent(run.image_to_text.tie_rate)} of the"

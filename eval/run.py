@@ -1,4 +1,4 @@
-"""The spine of an evaluation: embed -> rank -> score -> measure the search -> record."""
+"""The spine of an evaluation: embed -> rerank -> rank -> score -> measure the search -> record."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from mmsearch.eval.embeddings import Embedded, embed_dataset
 from mmsearch.eval.folds import split_into_folds
 from mmsearch.eval.provenance import data_record, notes, system_record
 from mmsearch.eval.record import EvalRun, Timing
+from mmsearch.eval.reranking import SecondLook, look_again, require_rerank
 from mmsearch.eval.run_ann import measure_own_collection, measure_product_search
 from mmsearch.eval.scoring import DEFAULT_KS, rank_both, score, score_folds
+from mmsearch.eval.sides import fold_sides, whole_sides
 from mmsearch.eval.significance import RESAMPLES
 from mmsearch.model import Model
 from mmsearch.progress import Progress, ProgressCallback
@@ -27,7 +29,8 @@ class EvalOptions:
     """How to evaluate.
 
     `k` None means 1, 5 and 10 as far as the galleries are that large; a k that was asked for must fit. `folds` above
-    1 also reports means over that many equal parts of the set. `index` is the kind of vector index to compare with
+    1 also reports means over that many equal parts of the set. `rerank` measures the system with its correction for
+    hubs and its matching head, and the plain cosine beside it. `index` is the kind of vector index to compare with
     exact search, None the one the product would choose; `collection` is a collection whose own index is measured too.
     """
 
@@ -42,8 +45,6 @@ class EvalOptions:
     resamples: int = RESAMPLES
 
     def __post_init__(self) -> None:
-        if self.rerank:
-            raise UsageError("rerank is not possible: this model has no image-text matching head; leave it off")
         if self.k is not None and (not self.k or min(self.k) < 1):
             raise UsageError(f"k is {self.k}, expected numbers from 1 up, such as 1,5,10")
         if self.folds < 1 or self.resamples < 1:
@@ -57,7 +58,7 @@ def evaluate(
 
     Raises:
         DatasetError: pictures cannot be read and `allow_missing` is off.
-        UsageError: a k is larger than a gallery, or the images cannot be split into the folds.
+        UsageError: a k is larger than a gallery, the images cannot be split into the folds, or the model cannot rerank.
         ModelError: the model cannot be loaded.
     """
     options = options or EvalOptions()
@@ -72,9 +73,11 @@ def embed(
 
     Raises:
         DatasetError: pictures cannot be read and `allow_missing` is off.
-        UsageError: a k is larger than a gallery, or the images cannot be split into the folds.
+        UsageError: a k is larger than a gallery, the images cannot be split into the folds, or the model cannot rerank.
         ModelError: the model cannot be loaded.
     """
+    if options.rerank:
+        require_rerank(model)
     smallest = min(len(dataset.image_ids), len(dataset.captions))
     if options.k is not None and max(options.k) * options.folds > smallest:
         parts = f" in each of {options.folds} folds" if options.folds > 1 else ""
@@ -85,7 +88,12 @@ def embed(
     if options.folds > 1:
         split_into_folds(dataset.pairs, dataset.file_order, options.folds)
     return embed_dataset(
-        dataset, model, allow_missing=options.allow_missing, use_cache=options.use_cache, progress=progress
+        dataset,
+        model,
+        allow_missing=options.allow_missing,
+        use_cache=options.use_cache,
+        tokens=options.rerank,
+        progress=progress,
     )
 
 
@@ -102,20 +110,25 @@ def evaluate_embedded(
         if progress is not None:
             progress(Progress("score", stages, _STAGES))
 
+    started = time.perf_counter()
+    looks = _looks(embedded, model, options, progress)
+    rerank_seconds = time.perf_counter() - started
     finished(0)
     started = time.perf_counter()
-    ranks = rank_both(embedded)
+    plain = rank_both(embedded)
+    ranks = plain if looks is None else rank_both(embedded, looks[:2])
     scoring_seconds = time.perf_counter() - started
     finished(1)
     scores = score(ranks, options.k, resamples=options.resamples, seed=options.seed)
-    folds = score_folds(embedded, options.k, options.folds) if options.folds > 1 else None
+    part_looks = None if looks is None else looks[2:]
+    folds = score_folds(embedded, options.k, options.folds, part_looks) if options.folds > 1 else None
     finished(2)
-    search = measure_product_search(embedded, model, ranks, kind=options.index)
+    search = measure_product_search(embedded, model, plain, kind=options.index, rerank=options.rerank)
     own = None if options.collection is None else measure_own_collection(options.collection, embedded, model)
     finished(3)
     ks = options.k if options.k is not None else DEFAULT_KS
     return EvalRun(
-        system=system_record(model, ks=ks, seed=options.seed, resamples=options.resamples),
+        system=system_record(model, ks=ks, seed=options.seed, resamples=options.resamples, rerank=options.rerank),
         data=data_record(embedded),
         text_to_image=scores.text_to_image,
         image_to_text=scores.image_to_text,
@@ -124,7 +137,21 @@ def evaluate_embedded(
         folds=folds,
         ann=search.ann,
         collection_ann=own,
-        timing=Timing(embedded.image_timing, embedded.caption_timing, scoring_seconds, search.query),
+        timing=Timing(
+            embedded.image_timing, embedded.caption_timing, scoring_seconds, search.query, rerank_seconds=rerank_seconds
+        ),
         notes=notes(embedded, ranks),
         ranks=ranks,
+        plain=plain,
+        looks=None if looks is None else (looks[0], looks[1]),
     )
+
+
+def _looks(
+    embedded: Embedded, model: Model, options: EvalOptions, progress: ProgressCallback | None
+) -> list[SecondLook] | None:
+    """Return what the system makes of the cosines of the whole sides and then of those of the folds."""
+    if not options.rerank:
+        return None
+    parts = fold_sides(embedded, options.folds) if options.folds > 1 else []
+    return look_again(embedded, [*whole_sides(embedded), *parts], model, progress=progress)

@@ -16,6 +16,8 @@ from mmsearch.eval.ranks import rank_lists
 from mmsearch.eval.record import AnnScores
 from mmsearch.eval.scores import BothDirections
 from mmsearch.model import Model
+from mmsearch.rerank import Scores, best_block, corrected, rescored
+from mmsearch.search_rerank import RerankPlan, plan_rerank
 from mmsearch.snapshot import Snapshot
 from mmsearch.vector_index import IndexKind, VectorIndex, build_index
 
@@ -32,13 +34,17 @@ class ProductSearch:
 
 
 def measure_product_search(
-    embedded: Embedded, model: Model, ranks: BothDirections, *, kind: IndexKind | None
+    embedded: Embedded, model: Model, ranks: BothDirections, *, kind: IndexKind | None, rerank: bool = False
 ) -> ProductSearch:
-    """Return recall of the index the product builds over the images (or of `kind`), and the latency of text queries."""
+    """Return recall of the index the product builds over the images (or of `kind`), and the latency of text queries.
+
+    `ranks` are those by the cosine alone, which is what an index searches by. `rerank` counts into the latency.
+    """
     index = build_index(embedded.images, kind=kind)
     report = measure_index(index, embedded.images, embedded.captions)
     ann = _ann_scores(report, _hit_rates(report, embedded, ranks))
-    return ProductSearch(ann, _query_latency(embedded, model, index))
+    plan = plan_rerank(model, "text_to_image", asked=None if rerank else False)
+    return ProductSearch(ann, _query_latency(embedded, model, index, plan))
 
 
 def measure_own_collection(directory: Path, embedded: Embedded, model: Model) -> AnnScores:
@@ -89,7 +95,23 @@ def _ann_scores(report: AnnReport, hit_rate: dict[int, tuple[float, float]]) -> 
     )
 
 
-def _query_latency(embedded: Embedded, model: Model, index: VectorIndex) -> Latency:
+def _query_latency(embedded: Embedded, model: Model, index: VectorIndex, plan: RerankPlan | None) -> Latency:
     texts = [embedded.dataset.captions[row] for row in spread(len(embedded.dataset.captions), TIMED_QUERIES)]
     hits = min(HITS, len(embedded.images))
-    return latency_of(lambda text: index.search(model.encode_texts([text]), hits), texts)
+    if plan is None:
+        return latency_of(lambda text: index.search(model.encode_texts([text]), hits), texts)
+    return latency_of(lambda text: _reranked_query(text, embedded, model, index, plan=plan), texts)
+
+
+def _reranked_query(text: str, embedded: Embedded, model: Model, index: VectorIndex, *, plan: RerankPlan) -> Scores:
+    """Return the scores of the nearest images, through the same steps as a search in a collection."""
+    depth = min(plan.depth(HITS), len(embedded.images))
+    states = None if plan.scorer is None else model.encode_texts_with_states([text])
+    cosines, rows = index.search(model.encode_texts([text]) if states is None else states.embeddings, depth)
+    biases = None if plan.bank is None else plan.bank.bias(embedded.images[rows[0]])
+    scores = corrected(cosines[0], biases)
+    if plan.scorer is None or states is None or embedded.tokens is None:
+        return scores
+    block = best_block(scores, plan.scorer.facts.candidates)
+    logits = plan.scorer.logits(embedded.tokens[rows[0][block]], states.states, states.mask)
+    return rescored(scores, block, logits, plan.scorer.facts.weight)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mmsearch.eval.clusters import clusters
 from mmsearch.eval.embeddings import Embedded
-from mmsearch.eval.folds import split_into_folds
 from mmsearch.eval.metrics import RSUM_KS
-from mmsearch.eval.ranks import rank_embeddings
 from mmsearch.eval.record import DirectionScores, FoldScores
-from mmsearch.eval.relevance import relevance_from_pairs
 from mmsearch.eval.scores import BothDirections, Direction, both_directions
+from mmsearch.eval.sides import Rescoring, fold_sides, rank_side, whole_sides
 from mmsearch.eval.significance import FEWEST_CLUSTERS, Interval, interval, resample
 
 DEFAULT_KS = RSUM_KS
@@ -29,18 +28,18 @@ class Scores:
     mean_recall_interval: Interval | None
 
 
-def rank_both(embedded: Embedded) -> BothDirections:
-    """Return the ranks in both directions, with the clusters for the bootstrap."""
+def rank_both(embedded: Embedded, rescoring: Sequence[Rescoring] | None = None) -> BothDirections:
+    """Return the ranks in both directions, with the clusters for the bootstrap.
+
+    `rescoring` holds what makes final scores of the cosines in either of `whole_sides`, None for the plain cosine.
+    """
     dataset = embedded.dataset
     image_cluster, caption_cluster = clusters(
         dataset.pairs, images=len(dataset.image_ids), captions=len(dataset.captions)
     )
-    return both_directions(
-        rank_embeddings(embedded.captions, embedded.images, dataset.relevance("text_to_image")),
-        rank_embeddings(embedded.images, embedded.captions, dataset.relevance("image_to_text")),
-        caption_cluster=caption_cluster,
-        image_cluster=image_cluster,
-    )
+    sides = whole_sides(embedded)
+    texts, images = (rank_side(embedded, *each) for each in zip(sides, rescoring or (None, None), strict=True))
+    return both_directions(texts, images, caption_cluster=caption_cluster, image_cluster=image_cluster)
 
 
 def score(ranks: BothDirections, ks: tuple[int, ...] | None, *, resamples: int, seed: int) -> Scores:
@@ -69,26 +68,24 @@ def score(ranks: BothDirections, ks: tuple[int, ...] | None, *, resamples: int, 
     return Scores(texts, images, mean_recall, mean_recall_interval)
 
 
-def score_folds(embedded: Embedded, ks: tuple[int, ...] | None, folds: int) -> FoldScores:
+def score_folds(
+    embedded: Embedded, ks: tuple[int, ...] | None, folds: int, rescoring: Sequence[Rescoring] | None = None
+) -> FoldScores:
     """Return the metrics on each of `folds` equal parts, in the order of the file, averaged over the parts.
+
+    `rescoring` holds what makes final scores of the cosines on each of `fold_sides`, None for the plain cosine.
 
     Raises:
         UsageError: the images cannot be split evenly, or a part is smaller than one of `ks`.
     """
-    dataset = embedded.dataset
-    texts: list[dict[str, float]] = []
-    images: list[dict[str, float]] = []
-    for fold in split_into_folds(dataset.pairs, dataset.file_order, folds):
-        of_images, of_captions = embedded.images[fold.images], embedded.captions[fold.captions]
-        forward = relevance_from_pairs(fold.pairs[:, ::-1], queries=len(of_captions), gallery=len(of_images))
-        back = relevance_from_pairs(fold.pairs, queries=len(of_images), gallery=len(of_captions))
-        for side, ranks in (
-            (texts, rank_embeddings(of_captions, of_images, forward)),
-            (images, rank_embeddings(of_images, of_captions, back)),
-        ):
-            direction = Direction(ranks, ranks.queries)
-            side.append(direction.metrics(_fitting(ks, direction)))
-    return FoldScores(folds, len(dataset.image_ids) // folds, _mean_of(texts), _mean_of(images))
+    sides = fold_sides(embedded, folds)
+    found: dict[str, list[dict[str, float]]] = {"text_to_image": [], "image_to_text": []}
+    for number, side in enumerate(sides):
+        ranks = rank_side(embedded, side, None if rescoring is None else rescoring[number])
+        direction = Direction(ranks, ranks.queries)
+        found[side.direction].append(direction.metrics(_fitting(ks, direction)))
+    images = len(embedded.dataset.image_ids) // folds
+    return FoldScores(folds, images, _mean_of(found["text_to_image"]), _mean_of(found["image_to_text"]))
 
 
 def _mean_of(parts: list[dict[str, float]]) -> dict[str, float]:

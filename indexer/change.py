@@ -14,10 +14,19 @@ from mmsearch.indexer.lookup import NO_ROWS, Rows
 from mmsearch.store import Item
 from mmsearch.types import Reason, Skipped
 
-Vector: TypeAlias = NDArray[np.float32]
 # The same content has the same embedding: the digest of a file stands for its pixels, a sentence for itself.
 Content: TypeAlias = bytes | str
 Outcome = Literal["indexed", "moved", "unchanged", "failed", "failed_before", "vanished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What the model makes of one content: the `vector` (dim,), and `tokens` (T, C) of a picture if it has a matching
+    head.
+    """
+
+    vector: NDArray[np.float32]
+    tokens: NDArray[np.int8] | None = None
 
 
 @dataclass(slots=True)
@@ -32,26 +41,26 @@ class Row:
     pixels: NDArray[np.uint8] | None = None
     embeds_text: bool = False
     copy_from: int | None = None
-    vector: Vector | None = None
+    embedding: Embedding | None = None
 
     @property
     def needs_embedding(self) -> bool:
         """Whether the model has to be asked."""
-        return self.vector is None and (self.pixels is not None or self.embeds_text)
+        return self.embedding is None and (self.pixels is not None or self.embeds_text)
 
     @property
     def content(self) -> Content:
         """What the embedding depends on."""
         return (self.item.hash or b"") if self.pixels is not None else (self.item.text or "")
 
-    def give(self, vector: Vector) -> None:
+    def give(self, embedding: Embedding) -> None:
         """The row has its embedding."""
-        self.vector, self.pixels, self.embeds_text = vector, None, False
+        self.embedding, self.pixels, self.embeds_text = embedding, None, False
 
     def fail(self, detail: str) -> None:
         """The row becomes an error row: the model fails on this content, though not on others."""
         self.item = replace(self.item, status="error", reason=Reason.CRASHED, detail=detail)
-        self.vector, self.pixels, self.embeds_text = None, None, False
+        self.embedding, self.pixels, self.embeds_text = None, None, False
 
 
 @dataclass(slots=True)

@@ -7,20 +7,19 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmsearch.errors import ModelError
-from mmsearch.indexer.change import Change, Content, Row, Vector
+from mmsearch.indexer.change import Change, Content, Embedding, Row
 from mmsearch.indexer.interrupt import Interrupt
 from mmsearch.model import Model
 
-Encode: TypeAlias = Callable[[Sequence[Row]], NDArray[np.float32]]
+Encode: TypeAlias = Callable[[Sequence[Row]], list[Embedding]]
 
 # Pictures and sentences in one call of the model. Larger batches are slower on a CPU, for they leave its caches: 32
 # pictures take 9.5 ms of CPU each and 505 MB, 8 take 7.9 ms and 212 MB; 64 sentences take 2.6 ms each, 16 take 2.2 ms.
 IMAGES_AT_ONCE = 8
 TEXTS_AT_ONCE = 16
-# More embeddings than ever wait to be written, and 6 MB at 384 dimensions.
+# More embeddings than ever wait to be written: 6 MB at 384 dimensions, and 8 MB of tokens.
 _REMEMBERED = 4096
 
 
@@ -30,7 +29,7 @@ class Embedder:
     def __init__(self, model: Model, interrupt: Interrupt) -> None:
         self._model = model
         self._interrupt = interrupt
-        self._recent: OrderedDict[Content, Vector] = OrderedDict()
+        self._recent: OrderedDict[Content, Embedding] = OrderedDict()
 
     def embed(self, changes: Sequence[Change]) -> list[Change]:
         """`changes` with every embedding in place; a row the model fails on has become an error row.
@@ -41,22 +40,22 @@ class Embedder:
             ModelError: the model cannot be loaded, or fails on whatever it is given.
         """
         wanted = {row.content: row for change in changes for row in change.rows if row.needs_embedding}
-        vectors = self._vectors(wanted)
+        embeddings = self._embeddings(wanted)
         for change in changes:
             for row in change.rows:
-                vector = vectors.get(row.content) if row.needs_embedding else None
-                if isinstance(vector, ModelError):
-                    change.fail_row(row, str(vector))
-                elif vector is not None:
-                    row.give(vector)
+                embedding = embeddings.get(row.content) if row.needs_embedding else None
+                if isinstance(embedding, ModelError):
+                    change.fail_row(row, str(embedding))
+                elif embedding is not None:
+                    row.give(embedding)
         return [change for change in changes if not any(row.needs_embedding for row in change.rows)]
 
-    def _vectors(self, wanted: dict[Content, Row]) -> dict[Content, Vector | ModelError]:
+    def _embeddings(self, wanted: dict[Content, Row]) -> dict[Content, Embedding | ModelError]:
         """The embedding of each content, or the model's complaint about it; without those a stop came in between."""
-        vectors: dict[Content, Vector | ModelError] = {
+        embeddings: dict[Content, Embedding | ModelError] = {
             content: self._recent[content] for content in wanted.keys() & self._recent.keys()
         }
-        rows = [row for content, row in wanted.items() if content not in vectors]
+        rows = [row for content, row in wanted.items() if content not in embeddings]
         images = [row for row in rows if row.pixels is not None]
         # Of like lengths together: a batch is padded to its longest sentence.
         texts = sorted((row for row in rows if row.pixels is None), key=lambda row: len(row.item.text or ""))
@@ -66,17 +65,17 @@ class Embedder:
         ):
             for start in range(0, len(some), at_once):
                 if self._interrupt.requested:
-                    return vectors
+                    return embeddings
                 batch = some[start : start + at_once]
-                for row, vector in zip(batch, self._bisected(batch, encode), strict=True):
-                    vectors[row.content] = vector
-                    self._remember(row.content, vector)
-        return vectors
+                for row, embedding in zip(batch, self._bisected(batch, encode), strict=True):
+                    embeddings[row.content] = embedding
+                    self._remember(row.content, embedding)
+        return embeddings
 
-    def _bisected(self, rows: Sequence[Row], encode: Encode) -> list[Vector | ModelError]:
+    def _bisected(self, rows: Sequence[Row], encode: Encode) -> list[Embedding | ModelError]:
         """For each row its embedding, or the complaint about a row that the model fails on even alone."""
         try:
-            return list(encode(rows))
+            return [*encode(rows)]
         except ModelError as error:
             if len(rows) == 1:
                 self._require_sound_model(rows[0], error)
@@ -91,19 +90,23 @@ class Embedder:
             if row.pixels is None:
                 self._model.encode_texts(["a"])
             else:
-                self._model.encoder.encode_pixels(np.full((1, 3, size.height, size.width), 128, np.uint8))
+                self._model.encoder.encode_pixels_with_tokens(np.full((1, 3, size.height, size.width), 128, np.uint8))
         except ModelError:
             raise error from None
 
-    def _encode_images(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        return self._model.encoder.encode_pixels(np.stack([row.pixels for row in rows if row.pixels is not None]))
+    def _encode_images(self, rows: Sequence[Row]) -> list[Embedding]:
+        pixels = np.stack([row.pixels for row in rows if row.pixels is not None])
+        vectors, tokens = self._model.encoder.encode_pixels_with_tokens(pixels)
+        if tokens is None:
+            return [Embedding(vector) for vector in vectors]
+        return [Embedding(*each) for each in zip(vectors, tokens, strict=True)]
 
-    def _encode_texts(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        return self._model.encode_texts([row.item.text or "" for row in rows])
+    def _encode_texts(self, rows: Sequence[Row]) -> list[Embedding]:
+        return [Embedding(vector) for vector in self._model.encode_texts([row.item.text or "" for row in rows])]
 
-    def _remember(self, content: Content, vector: Vector | ModelError) -> None:
-        if isinstance(vector, ModelError):
+    def _remember(self, content: Content, embedding: Embedding | ModelError) -> None:
+        if isinstance(embedding, ModelError):
             return
-        self._recent[content] = vector
+        self._recent[content] = embedding
         if len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)

@@ -134,7 +134,7 @@ class _Run:
 
     def take_in(self) -> None:
         """Brings every file of the scopes that is new or has changed into the tables."""
-        require_space(self._place.directory, items=len(self._known.ids), dim=self._model.dim)
+        require_space(self._place.directory, items=len(self._known.ids), embedding_bytes=_embedding_bytes(self._model))
         if self._options.prune and not self._options.force:
             require_plausible(self.surveys, self._known)
         try:
@@ -195,6 +195,12 @@ class _Run:
 
 def _reference(model: Model) -> ModelRef:
     return ModelRef(model.name, model.fingerprint, model.dim)
+
+
+def _embedding_bytes(model: Model) -> int:
+    """What the tables keep of one picture's embedding: the vector in float16, and tokens of one byte a number."""
+    itm = model.manifest.itm
+    return 2 * model.dim + (0 if itm is None else itm.tokens * itm.token_dim)
 
 
 def _manifest_or_new(directory: Path) -> CollectionManifest:

@@ -17,7 +17,7 @@ from mmsearch.manifest import ModelRef, Root
 from mmsearch.segment import SegmentRow
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import SnapshotHead
-from mmsearch.snapshot_writer import SnapshotWriter
+from mmsearch.snapshot_writer import Block, SnapshotWriter
 from mmsearch.store import Item, Store
 
 _ROWS_AT_ONCE = 4096
@@ -88,10 +88,11 @@ class Publisher:
             return None
         return previous if previous.fingerprint == self._model.fingerprint else None
 
-    def _blocks(self, ids: Ids) -> Iterator[tuple[list[SegmentRow], NDArray[np.float32]]]:
+    def _blocks(self, ids: Ids) -> Iterator[Block]:
         for start in range(0, len(ids), _ROWS_AT_ONCE):
             block = ids[start : start + _ROWS_AT_ONCE]
-            yield [_segment_row(item) for item in self._store.items(block)], self._store.vectors(block)
+            rows = [_segment_row(item) for item in self._store.items(block)]
+            yield from _blocks_alike(rows, self._store.vectors(block), self._store.tokens(block))
 
 
 def counts(store: Store) -> dict[str, Any]:
@@ -108,6 +109,17 @@ def counts(store: Store) -> dict[str, Any]:
         partial += count * (status == "partial")
         missing += count * is_missing
     return {"images": images, "texts": texts, "partial": partial, "missing": missing, "failed": failed}
+
+
+def _blocks_alike(
+    rows: list[SegmentRow], vectors: NDArray[np.float32], tokens: list[NDArray[np.int8] | None]
+) -> Iterator[Block]:
+    """`rows` in blocks in which all have tokens of one shape, or none has any."""
+    shapes = [None if each is None else each.shape for each in tokens]
+    for shape in dict.fromkeys(shapes):
+        places = [place for place, each in enumerate(shapes) if each == shape]
+        some = [each for place in places if (each := tokens[place]) is not None]
+        yield Block([rows[place] for place in places], vectors[places], np.stack(some) if some else None)
 
 
 def _among(ids: Ids, revisions: Ids, other_ids: Ids, other_revisions: Ids) -> NDArray[np.bool_]:

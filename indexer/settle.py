@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mmsearch.images import DecodedImage
-from mmsearch.indexer.change import Change, Outcome, Row, skipped
+from mmsearch.indexer.change import Change, Embedding, Outcome, Row, skipped
 from mmsearch.indexer.discover import DRIVE_GONE
 from mmsearch.indexer.items import error_item, image_item, passage_item, same_content_item
 from mmsearch.indexer.jobs import Decoded, Failed
@@ -175,9 +175,10 @@ class Settler:
         if not copies:
             return
         sources = np.unique(np.asarray([row.copy_from for row in copies], np.int64))
-        vectors = dict(zip(sources.tolist(), self._store.vectors(sources), strict=True))
+        stored = zip(self._store.vectors(sources), self._store.tokens(sources), strict=True)
+        embeddings = dict(zip(sources.tolist(), (Embedding(*each) for each in stored), strict=True))
         for row in copies:
-            row.give(vectors[row.copy_from])
+            row.give(embeddings[row.copy_from])
 
 
 def _outcome(origin: Origin) -> Outcome:

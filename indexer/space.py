@@ -10,18 +10,18 @@ from mmsearch.safe_text import safe_path
 
 # A run that begins writes tables, a snapshot and LanceDB's old versions; what it needs beyond depends on what it finds.
 SMALLEST_FREE = 64 << 20
-# Merging writes rows anew while the old ones stay for a day: an item takes about 2 bytes a dimension and 512 more.
+# Merging writes rows anew while the old ones stay for a day: an item takes its embedding and about 512 bytes more.
 _ROW_BYTES = 512
 _TIMES = 2
 
 
-def require_space(directory: Path, *, items: int, dim: int) -> None:
+def require_space(directory: Path, *, items: int, embedding_bytes: int) -> None:
     """Returns when the disk of the collection in `directory`, with so many items, has room for a run.
 
     Raises:
         CollectionError: it has not; the message says how much there is and how much is needed.
     """
-    needed = SMALLEST_FREE + _TIMES * items * (_ROW_BYTES + 2 * dim)
+    needed = SMALLEST_FREE + _TIMES * items * (_ROW_BYTES + embedding_bytes)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise CollectionError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mmsearch import manifest as manifests
-from mmsearch.indexer.change import Change, Vector
+from mmsearch.indexer.change import Change, Embedding
 from mmsearch.store import Item, Store
 
 
@@ -33,7 +33,7 @@ class _Batch:
 
     first: list[Item] = field(default_factory=list)
     last: list[Item] = field(default_factory=list)
-    vectors: dict[int, Vector] = field(default_factory=dict)
+    embeddings: dict[int, Embedding] = field(default_factory=dict)
 
 
 class Writer:
@@ -82,8 +82,9 @@ class Writer:
             self._store.delete(np.concatenate(surplus))
         batch = self._numbered(changes)
         for items in filter(None, (batch.first, batch.last)):
-            vectors = {item.id: batch.vectors[item.id] for item in items if item.id in batch.vectors}
-            self._store.put(items, vectors)
+            embeddings = {item.id: batch.embeddings[item.id] for item in items if item.id in batch.embeddings}
+            tokens = {id: each.tokens for id, each in embeddings.items() if each.tokens is not None}
+            self._store.put(items, {id: each.vector for id, each in embeddings.items()}, tokens)
         self._committed(changes, [*batch.first, *batch.last])
 
     def _numbered(self, changes: Sequence[Change]) -> _Batch:
@@ -97,6 +98,6 @@ class Writer:
             for place, row in enumerate(change.rows):
                 item = replace(row.item, id=taken[place] if place < len(taken) else next(fresh))
                 (batch.last if grows and place < len(taken) else batch.first).append(item)
-                if row.vector is not None:
-                    batch.vectors[item.id] = row.vector
+                if row.embedding is not None:
+                    batch.embeddings[item.id] = row.embedding
         return batch

@@ -8,6 +8,13 @@ import sys
 def main() -> None:
     """Runs the command in `sys.argv` and exits with its code."""
     try:
+        from mmsearch.cli.outcome import end_at_once, fill_closed_streams
+        from mmsearch.cli.quick import run_quickly
+
+        fill_closed_streams()
+        code = run_quickly(sys.argv[1:])
+        if code is not None:
+            end_at_once(code)
         from mmsearch.cli.main import main as run_command
 
         run_command()

@@ -119,12 +119,16 @@ class Collection:
         to: Target = "images",
         under: str | os.PathLike[str] | None = None,
         min_similarity: float | None = None,
+        rerank: bool | None = None,
+        text_weight: float = 0.5,
     ) -> list[Hit]:
         """Up to `k` hits for a sentence, a picture (a path, a PIL image or an array), or both together; best first.
 
         `to` is what to find, "images" or "texts". `under` keeps to files in and below one directory, reached by links
-        or not, `min_similarity` to hits with at least that cosine. What other processes have added since the last call
-        is found too.
+        or not, `min_similarity` to hits with at least that cosine. `rerank` is whether to correct for hubs and to look
+        at the best again with the model's matching head: None for wherever the model can, True to insist. Where a
+        sentence and a picture come together, the sentence counts `text_weight` and the picture the rest of 1. What
+        other processes have added since the last call is found too.
 
         Raises:
             CollectionNotFound: nothing has been indexed yet.
@@ -134,7 +138,16 @@ class Collection:
         """
         from mmsearch.search import Query, search
 
-        query = Query(text, image=image, to=to, k=k, under=under, min_similarity=min_similarity)
+        query = Query(
+            text,
+            image=image,
+            to=to,
+            k=k,
+            under=under,
+            min_similarity=min_similarity,
+            rerank=rerank,
+            text_weight=text_weight,
+        )
         return list(search(self._current_snapshot(), self.model, query).hits)
 
     def info(self) -> CollectionInfo:
@@ -268,6 +281,10 @@ def _info(directory: Path, manifest: CollectionManifest, snapshot: Snapshot | No
         index_kinds=tuple(sorted({segment.info.index.kind for segment in segments})),
         segments=len(segments),
         disk_bytes=_disk_bytes(directory),
+        matchable=sum(
+            len(snapshot.live_rows(number)) if snapshot is not None and segment.info.tokens is not None else 0
+            for number, segment in enumerate(segments)
+        ),
     )
 
 

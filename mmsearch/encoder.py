@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmsearch.errors import ModelError
 from mmsearch.model_manifest import ModelManifest
-from mmsearch.onnx_external_data import has_external_data
-from mmsearch.safe_text import safe_text
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from mmsearch.onnx_session import Inputs, OnnxSession
 
 # How far from 1 the length of what a model calls normalised may be: half-precision weights are well inside.
 _NORM_TOLERANCE = 0.01
 
 
 class Encoder(Protocol):
-    """One dual encoder. Both methods give float32 (B, dim), C-contiguous, finite, each row of length 1."""
+    """One dual encoder. Embeddings are float32 (B, dim), C-contiguous, finite, each row of length 1.
+
+    With a matching head, the image tower also gives int8 tokens of each picture and the text tower float32 states of
+    each sentence, on which the head works; without one, both are None.
+    """
 
     @property
     def dim(self) -> int:
@@ -34,8 +33,18 @@ class Encoder(Protocol):
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings of pixels, uint8 (B, 3, height, width)."""
 
+    def encode_pixels_with_tokens(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int8] | None]:
+        """Embeddings and tokens (B, T, C) of pixels, uint8 (B, 3, height, width)."""
+
     def encode_tokens(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings of token ids (B, L), where mask (B, L) is 1."""
+
+    def encode_tokens_with_states(
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Embeddings and states (B, L, S) of token ids (B, L), where mask (B, L) is 1."""
 
 
 class OnnxEncoder:
@@ -44,10 +53,11 @@ class OnnxEncoder:
     Safe to use from several threads.
     """
 
-    def __init__(self, manifest: ModelManifest, *, threads: int) -> None:
+    def __init__(self, manifest: ModelManifest, *, threads: int, once: bool = False) -> None:
         self._manifest = manifest
         self._threads = threads
-        self._sessions: dict[str, InferenceSession] = {}
+        self._once = once
+        self._sessions: dict[str, OnnxSession] = {}
         self._lock = threading.Lock()
 
     @property
@@ -66,10 +76,26 @@ class OnnxEncoder:
         Raises:
             ModelError: the model cannot be loaded or gives something else than embeddings.
         """
-        size = self._manifest.preprocess
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, size.height, size.width):
-            raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, not uint8 (B, 3, {size.height}, {size.width})")
-        return self._run(self._manifest.image_file, {"pixels": pixels})
+        self._check_pixels(pixels)
+        return self._run(self._manifest.image_file, {"pixels": pixels}, {})[0]
+
+    def encode_pixels_with_tokens(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int8] | None]:
+        """Like `encode_pixels`, and the tokens int8 (B, tokens, token_dim), None where the model has no matching head.
+
+        Raises:
+            ModelError: the model cannot be loaded or gives something else than embeddings and such tokens.
+        """
+        itm = self._manifest.itm
+        if itm is None:
+            return self.encode_pixels(pixels), None
+        self._check_pixels(pixels)
+        file, shape = self._manifest.image_file, (len(pixels), itm.tokens, itm.token_dim)
+        embeddings, tokens = self._run(file, {"pixels": pixels}, {"tokens": shape})
+        if len(pixels) and tokens.dtype != np.int8:
+            raise self._session(file).complaint(f"gave tokens of {tokens.dtype}, expected int8")
+        return embeddings, np.ascontiguousarray(tokens, np.int8)
 
     def encode_tokens(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings (B, dim) of token ids and mask, int64 (B, L) both.
@@ -77,9 +103,27 @@ class OnnxEncoder:
         Raises:
             ModelError: the model cannot be loaded or gives something else than embeddings.
         """
-        if ids.dtype != np.int64 or mask.dtype != np.int64 or ids.ndim != 2 or ids.shape != mask.shape:
-            raise ValueError(f"ids {ids.dtype} {ids.shape} and mask {mask.dtype} {mask.shape} are not int64 (B, L)")
-        return self._run(self._manifest.text_file, {"input_ids": ids, "attention_mask": mask})
+        _check_ids(ids, mask)
+        return self._run(self._manifest.text_file, {"input_ids": ids, "attention_mask": mask}, {})[0]
+
+    def encode_tokens_with_states(
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Like `encode_tokens`, and the states float32 (B, L, state_dim), None where the model has no matching head.
+
+        Raises:
+            ModelError: the model cannot be loaded or gives something else than embeddings and finite states.
+        """
+        itm = self._manifest.itm
+        if itm is None:
+            return self.encode_tokens(ids, mask), None
+        _check_ids(ids, mask)
+        file, shape = self._manifest.text_file, (*ids.shape, itm.state_dim)
+        embeddings, found = self._run(file, {"input_ids": ids, "attention_mask": mask}, {"states": shape})
+        states = np.ascontiguousarray(found, np.float32)
+        if not np.isfinite(states).all():
+            raise self._session(file).complaint("gave states that are not finite")
+        return embeddings, states
 
     def load_image_tower(self) -> None:
         """Makes the image tower ready now instead of at the first call that needs it."""
@@ -89,63 +133,36 @@ class OnnxEncoder:
         """Makes the text tower ready now instead of at the first call that needs it."""
         self._session(self._manifest.text_file)
 
-    def _run(self, file: str, inputs: dict[str, NDArray[np.uint8] | NDArray[np.int64]]) -> NDArray[np.float32]:
+    def _check_pixels(self, pixels: NDArray[np.uint8]) -> None:
+        size = self._manifest.preprocess
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, size.height, size.width):
+            raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, not uint8 (B, 3, {size.height}, {size.width})")
+
+    def _run(self, file: str, inputs: Inputs, more: dict[str, tuple[int, ...]]) -> list[NDArray[Any]]:
+        """Embeddings (B, dim), and after them the outputs that `more` names, of the shapes beside the names."""
         rows = len(next(iter(inputs.values())))
         if rows == 0:
-            return np.zeros((0, self.dim), np.float32)
+            return [np.zeros((0, self.dim), np.float32), *(np.zeros(shape, np.float32) for shape in more.values())]
         session = self._session(file)
-        try:
-            (embeddings,) = session.run(["embedding"], inputs)
-        except Exception as error:  # ONNX Runtime has no exception base of its own
-            raise self._complaint(file, f"failed on {rows} items: {error}") from error
-        if embeddings.shape != (rows, self.dim):
-            raise self._complaint(file, f"gave the shape {embeddings.shape}, expected ({rows}, {self.dim})")
-        return self._normalised(np.asarray(embeddings, np.float32), file)
+        embeddings, *others = session.run({"embedding": (rows, self.dim), **more}, inputs)
+        return [_normalised(np.asarray(embeddings, np.float32), session), *others]
 
-    def _normalised(self, embeddings: NDArray[np.float32], file: str) -> NDArray[np.float32]:
-        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        # Written so that a norm that is not a number fails it too.
-        if not np.all(np.abs(norms - 1) <= _NORM_TOLERANCE):
-            worst = norms[np.argmax(np.nan_to_num(np.abs(norms - 1), nan=np.inf))].item()
-            raise self._complaint(file, f"gave an embedding of length {worst:g}, expected 1")
-        return np.ascontiguousarray(embeddings / norms, np.float32)
-
-    def _session(self, file: str) -> InferenceSession:
+    def _session(self, file: str) -> OnnxSession:
         with self._lock:
             if file not in self._sessions:
-                self._sessions[file] = self._load(file)
+                self._sessions[file] = OnnxSession(self._manifest, file, threads=self._threads, once=self._once)
             return self._sessions[file]
 
-    def _load(self, file: str) -> InferenceSession:
-        data = self._manifest.read(file)
-        try:
-            external = has_external_data(data)
-        except ValueError as error:
-            raise self._complaint(file, f"is not an ONNX model: {error}") from error
-        if external:
-            raise self._complaint(file, "keeps tensors in other files; export it with all data inside")
-        import onnxruntime
 
-        try:
-            return onnxruntime.InferenceSession(
-                data, _session_options(self._threads), providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime has no exception base of its own
-            raise self._complaint(file, f"cannot be loaded: {error}") from error
-
-    def _complaint(self, file: str, what: str) -> ModelError:
-        return ModelError(f"model '{safe_text(self._manifest.name)}': {safe_text(file)} {safe_text(what)}")
+def _check_ids(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
+    if ids.dtype != np.int64 or mask.dtype != np.int64 or ids.ndim != 2 or ids.shape != mask.shape:
+        raise ValueError(f"ids {ids.dtype} {ids.shape} and mask {mask.dtype} {mask.shape} are not int64 (B, L)")
 
 
-def _session_options(threads: int) -> object:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # fatal: every error reaches us as an exception, and stderr belongs to the command
-    # Bytes of another format would be taken for one of ONNX Runtime's own, past the check for external data.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Idle threads that spin would take the cores from the processes that decode the next batch.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
+def _normalised(embeddings: NDArray[np.float32], session: OnnxSession) -> NDArray[np.float32]:
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    # Written so that a norm that is not a number fails it too.
+    if not np.all(np.abs(norms - 1) <= _NORM_TOLERANCE):
+        worst = norms[np.argmax(np.nan_to_num(np.abs(norms - 1), nan=np.inf))].item()
+        raise session.complaint(f"gave an embedding of length {worst:g}, expected 1")
+    return np.ascontiguousarray(embeddings / norms, np.float32)

@@ -30,6 +30,13 @@ class Fields:
         """A nested table."""
         return Fields(self._take(key), file=self._file, error=self._error, at=f"{self._at}{key}.")
 
+    def optional_table(self, key: str) -> Fields | None:
+        """A nested table, None where the field is absent."""
+        if key not in self._values:
+            self._asked.append(key)
+            return None
+        return self.table(key)
+
     def text(self, key: str, pattern: re.Pattern[str] | None = None) -> str:
         """Text that is not empty, all of it matching `pattern`."""
         value = self._take(key)
@@ -62,6 +69,13 @@ class Fields:
         ):
             raise self.complaint(key, f"is {_shown(value)}: expected {count} whole numbers from {low} to {high}")
         return value
+
+    def number(self, key: str, low: float, high: float) -> float:
+        """A number from `low` to `high`."""
+        value = self._take(key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            raise self.complaint(key, f"is {_shown(value)}: expected a number from {low} to {high}")
+        return float(value)
 
     def flag(self, key: str, *, default: bool) -> bool:
         """True or false, `default` where the field is absent."""

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.encoder import Encoder, OnnxEncoder
-from mmsearch.errors import UnreadableFile, UsageError
+from mmsearch.errors import ModelError, UsageError
+from mmsearch.model_facts import Direction
 from mmsearch.model_manifest import ModelManifest, load_model_manifest
-from mmsearch.regular_file import open_regular
-from mmsearch.safe_text import safe_path
+from mmsearch.npy_files import read_npy_rows
+from mmsearch.safe_text import safe_text
 from mmsearch.settings import load_settings
 from mmsearch.text import Tokenizer
-from mmsearch.types import Preprocess, Reason
+from mmsearch.types import Preprocess
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from mmsearch.hubness import HubnessBank
+    from mmsearch.image_input import ImageInput as ImageInput
+    from mmsearch.itm import MatchScorer
 
-    ImageInput: TypeAlias = str | os.PathLike[str] | Image | NDArray[np.uint8]
+_BANK_DTYPE = np.dtype("<f2")
+# float16 keeps the length of a unit vector to about one part in two thousand.
+_BANK_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class TextStates:
+    """Sentences as an image-text matching head reads them.
+
+    `embeddings` float32 (N, dim), of whole sentences; `states` float32 (N, L, state_dim) of their first tokens, with
+    `mask` int64 (N, L), 1 for tokens and 0 for padding.
+    """
+
+    embeddings: NDArray[np.float32]
+    states: NDArray[np.float32]
+    mask: NDArray[np.int64]
 
 
 class Model:
@@ -33,10 +50,14 @@ class Model:
     item embedded alone and the same item embedded in any batch have a cosine of at least 0.9999.
     """
 
-    def __init__(self, manifest: ModelManifest, *, threads: int) -> None:
+    def __init__(self, manifest: ModelManifest, *, threads: int, once: bool = False) -> None:
         self._manifest = manifest
-        self._encoder = OnnxEncoder(manifest, threads=threads)
+        self._threads = threads
+        self._once = once
+        self._encoder = OnnxEncoder(manifest, threads=threads, once=once)
         self._tokenizer: Tokenizer | None = None
+        self._matcher: MatchScorer | None = None
+        self._banks: dict[Direction, HubnessBank] = {}
 
     @property
     def name(self) -> str:
@@ -98,30 +119,30 @@ class Model:
             UsageError: an item is none of these, or its file does not exist.
             ModelError: the model cannot be loaded.
         """
-        from PIL.Image import Image
+        return self.encode_images_with_tokens(images, batch_size=batch_size)[0]
 
-        from mmsearch.image_limits import DecodeLimits
-        from mmsearch.images import array_to_pixels, decode_image, to_pixels
+    def encode_images_with_tokens(
+        self, images: Sequence[ImageInput], *, batch_size: int = 8
+    ) -> tuple[NDArray[np.float32], NDArray[np.int8] | None]:
+        """Like `encode_images`, and the tokens int8 (N, tokens, token_dim) that the matching head reads, None without.
+
+        Raises:
+            UnreadableFile, UsageError, ModelError: as `encode_images`.
+        """
+        from mmsearch.image_input import input_pixels
 
         _check_list(images, "images", "a list of paths, PIL images or arrays")
-
-        def pixels_of(image: ImageInput) -> NDArray[np.uint8]:
-            if isinstance(image, np.ndarray):
-                return array_to_pixels(image, self.preprocess)
-            if isinstance(image, str | os.PathLike):
-                data = _read_picture(image, DecodeLimits().max_bytes)
-                return decode_image(data, self.preprocess, extension=Path(image).suffix).pixels
-            if isinstance(image, Image):
-                return to_pixels(image, self.preprocess)
-            raise UsageError(f"{type(image).__name__} is not a picture: expected a path, a PIL image or an array")
-
         alone = len(images) == 1
-        return self._stack(
-            self._encoder.encode_pixels(
-                np.stack([_named(pixels_of, images[row], None if alone else row) for row in rows])
-            )
-            for rows in _batches(len(images), batch_size)
-        )
+        embeddings = [np.zeros((0, self.dim), np.float32)]
+        itm = self._manifest.itm
+        tokens = None if itm is None else [np.zeros((0, itm.tokens, itm.token_dim), np.int8)]
+        for rows in _batches(len(images), batch_size):
+            pixels = [input_pixels(images[row], self.preprocess, number=None if alone else row) for row in rows]
+            batch, batch_tokens = self._encoder.encode_pixels_with_tokens(np.stack(pixels))
+            embeddings.append(batch)
+            if tokens is not None and batch_tokens is not None:
+                tokens.append(batch_tokens)
+        return np.concatenate(embeddings), None if tokens is None else np.concatenate(tokens)
 
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 16) -> NDArray[np.float32]:
         """Embeddings (N, dim) of sentences; what goes beyond the model's token limit is not read.
@@ -130,23 +151,85 @@ class Model:
             UsageError: an item is not a str.
             ModelError: the model cannot be loaded.
         """
+        batches = (self._encoder.encode_tokens(ids, mask) for ids, mask in self._tokenized(texts, batch_size))
+        return np.concatenate([np.zeros((0, self.dim), np.float32), *batches])
+
+    def encode_texts_with_states(self, texts: Sequence[str], *, batch_size: int = 16) -> TextStates:
+        """Like `encode_texts`, and the states that the matching head reads, cut after its limit of tokens.
+
+        A state takes as much room as some embeddings: ask for hundreds of sentences at a time, not for thousands.
+
+        Raises:
+            UsageError: an item is not a str.
+            ModelError: the model cannot be loaded, or has no matching head.
+        """
+        itm = self._manifest.itm
+        if itm is None:
+            raise ModelError(f"model '{safe_text(self.name)}' has no image-text matching head")
+        embeddings = [np.zeros((0, self.dim), np.float32)]
+        parts: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
+        for ids, mask in self._tokenized(texts, batch_size):
+            batch, states = self._encoder.encode_tokens_with_states(ids, mask)
+            embeddings.append(batch)
+            if states is not None:
+                parts.append((states[:, : itm.max_text_tokens].copy(), mask[:, : itm.max_text_tokens]))
+        length = max((mask.shape[1] for _, mask in parts), default=0)
+        all_states = np.zeros((len(texts), length, itm.state_dim), np.float32)
+        all_masks = np.zeros((len(texts), length), np.int64)
+        start = 0
+        for states, mask in parts:
+            rows = slice(start, start := start + len(mask))
+            all_states[rows, : mask.shape[1]], all_masks[rows, : mask.shape[1]] = states, mask
+        return TextStates(np.concatenate(embeddings), all_states, all_masks)
+
+    @property
+    def matcher(self) -> MatchScorer | None:
+        """What scores pictures' tokens against sentences' states, None where the model has no matching head.
+
+        Raises:
+            ModelError: its file is not what the manifest says.
+        """
+        if self._matcher is None and self._manifest.itm is not None:
+            from mmsearch.itm import MatchScorer
+
+            self._matcher = MatchScorer(self._manifest, threads=self._threads, once=self._once)
+        return self._matcher
+
+    def hubness(self, direction: Direction) -> HubnessBank | None:
+        """What corrects the cosines of searches in `direction`, None where the model has no bank for it.
+
+        Raises:
+            ModelError: the bank's file is not what the manifest says.
+        """
+        facts = self._manifest.hubness.get(direction)
+        if facts is None:
+            return None
+        if direction not in self._banks:
+            from mmsearch.hubness import HubnessBank
+
+            bank = read_bank(self._manifest, direction)
+            self._banks[direction] = HubnessBank(bank, neighbours=facts.neighbours, strength=facts.strength)
+        return self._banks[direction]
+
+    def _tokenized(
+        self, texts: Sequence[str], batch_size: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Ids and masks of `texts`, a batch at a time; complains about the list before the first."""
         _check_list(texts, "texts", "a list of str")
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise UsageError(f"text {number} is {type(text).__name__}: expected str")
-        return self._stack(
-            self._encoder.encode_tokens(*self.tokenizer.encode([texts[row] for row in rows]))
-            for rows in _batches(len(texts), batch_size)
-        )
-
-    def _stack(self, batches: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
-        return np.concatenate([np.zeros((0, self.dim), np.float32), *batches])
+        for rows in _batches(len(texts), batch_size):
+            yield self.tokenizer.encode([texts[row] for row in rows])
 
 
-def load_model(name_or_dir: str | os.PathLike[str] = "mini", *, threads: int | None = None) -> Model:
+def load_model(
+    name_or_dir: str | os.PathLike[str] = "mini", *, threads: int | None = None, once: bool = False
+) -> Model:
     """The bundled model of that name, or the model in that directory; its weights are read when they are first needed.
 
-    `threads` are CPU threads for one call of the encoder; None takes them from the settings.
+    `threads` are CPU threads for one call of the encoder; None takes them from the settings. `once` makes it ready
+    sooner and each call slower: for a process that encodes one query and ends.
 
     Raises:
         ModelError: there is no such model, or its manifest cannot be used.
@@ -154,7 +237,27 @@ def load_model(name_or_dir: str | os.PathLike[str] = "mini", *, threads: int | N
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}: expected at least 1")
-    return Model(load_model_manifest(name_or_dir), threads=threads or load_settings().thread_count)
+    return Model(load_model_manifest(name_or_dir), threads=threads or load_settings().thread_count, once=once)
+
+
+def read_bank(manifest: ModelManifest, direction: Direction) -> NDArray[np.float32]:
+    """The bank (M, dim) of `direction`, which the manifest has, each row of length 1.
+
+    Raises:
+        ModelError: the file is not the one that is pinned, or no such bank.
+    """
+    facts = manifest.hubness[direction]
+    try:
+        bank = read_npy_rows(manifest.read(facts.bank), _BANK_DTYPE, manifest.dim).astype(np.float32)
+        lengths = np.linalg.norm(bank, axis=1, keepdims=True)
+        if len(bank) < facts.neighbours:
+            raise ValueError(f"it has {len(bank)} rows, fewer than the {facts.neighbours} neighbours asked for")
+        # Written so that a length that is not a number fails it too.
+        if not np.all(np.abs(lengths - 1) <= _BANK_TOLERANCE):
+            raise ValueError("its rows are not all finite and of length 1")
+    except ValueError as error:
+        raise ModelError(f"model '{safe_text(manifest.name)}': {safe_text(facts.bank)} is no bank: {error}") from error
+    return np.asarray(bank / lengths, np.float32)
 
 
 def _check_list(items: object, name: str, expected: str) -> None:
@@ -167,35 +270,3 @@ def _batches(count: int, size: int) -> Iterator[range]:
         raise UsageError(f"batch_size is {size}: expected at least 1")
     for start in range(0, count, size):
         yield range(start, min(start + size, count))
-
-
-def _named(
-    pixels_of: Callable[[ImageInput], NDArray[np.uint8]], image: ImageInput, number: int | None
-) -> NDArray[np.uint8]:
-    """`pixels_of(image)`; what it raises gets the number of the item, None for the only one, and a file's name."""
-    where = "the image" if number is None else f"image {number}"
-    if isinstance(image, str | os.PathLike):
-        path = safe_path(os.fspath(image))
-        where = path if number is None else f"{where} ({path})"
-    try:
-        return pixels_of(image)
-    except UnreadableFile as error:
-        raise UnreadableFile(error.reason, f"{where}: {error.detail}") from error
-    except (UsageError, ValueError, TypeError) as error:
-        raise UsageError(f"{where}: {error}") from error
-
-
-def _read_picture(path: str | os.PathLike[str], limit: int) -> bytes:
-    """The bytes of a picture's file, at most `limit` of them."""
-    try:
-        with open_regular(path) as file:
-            data = file.read(limit + 1)
-    except FileNotFoundError:
-        raise UsageError("there is no such file") from None
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            raise UsageError("it is not a file") from error
-        raise UnreadableFile(Reason.PERMISSION, error.strerror or type(error).__name__) from error
-    if len(data) > limit:
-        raise UnreadableFile(Reason.TOO_LARGE, f"it has more than {limit} bytes")
-    return data

@@ -12,12 +12,13 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmsearch.errors import ModelError
 from mmsearch.manifest_fields import Fields
+from mmsearch.model_facts import Direction, HubnessFacts, ItmFacts, read_hubness, read_itm
 from mmsearch.regular_file import open_regular
 from mmsearch.safe_text import safe_path, safe_text
 from mmsearch.types import Preprocess
@@ -44,7 +45,10 @@ class PinnedFile:
 
 @dataclass(frozen=True, slots=True)
 class ModelManifest:
-    """One model directory. Files are bare names inside `directory`; `quality` is what its makers measured."""
+    """One model directory. Files are bare names inside `directory`; `quality` is what its makers measured.
+
+    `itm` is None for a model without an image-text matching head; `hubness` has the directions that have a bank.
+    """
 
     directory: Path
     name: str
@@ -59,13 +63,16 @@ class ModelManifest:
     files: Mapping[str, PinnedFile]
     quality: Mapping[str, Any]
     license: str
+    itm: ItmFacts | None = None
+    hubness: Mapping[Direction, HubnessFacts] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
         """32 hex digits that change when any embedding might.
 
         They cover the weights and graphs (pooling and quantisation are part of a graph), the tokenizer, the token
-        limit and the preprocessing; not the name, the version or what was measured.
+        limit and the preprocessing; not the name, the version or what was measured, nor the matching head and the
+        banks, which work on what is stored and leave it as it is.
         """
         facts = {
             "dim": self.dim,
@@ -159,13 +166,21 @@ def _parse(fields: Fields, directory: Path) -> ModelManifest:
         files=_pinned(fields.table("files")),
         quality=fields.table("quality").rest(),
         license=fields.text("license"),
+        itm=read_itm(fields),
+        hubness=read_hubness(fields),
     )
     for each in (image, text, fields):
         each.end()
-    for name in (manifest.image_file, manifest.text_file, manifest.tokenizer_file):
+    for name in _used_files(manifest):
         if name not in manifest.files:
             raise fields.complaint("files", f"does not pin '{safe_text(name)}', which the model uses")
     return manifest
+
+
+def _used_files(manifest: ModelManifest) -> list[str]:
+    head = [] if manifest.itm is None else [manifest.itm.file]
+    banks = [facts.bank for facts in manifest.hubness.values()]
+    return [manifest.image_file, manifest.text_file, manifest.tokenizer_file, *head, *banks]
 
 
 def _pinned(fields: Fields) -> dict[str, PinnedFile]:

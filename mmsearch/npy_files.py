@@ -7,6 +7,7 @@ is compared, not evaluated.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,25 @@ def map_npy(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDA
         if size != expected:
             raise ValueError(f"it has {size} bytes, not {expected}")
         return np.memmap(file, dtype, mode="r", offset=len(header), shape=shape)
+
+
+def read_npy_rows(data: bytes, dtype: np.dtype[Any], columns: int) -> npt.NDArray[Any]:
+    """The array (N, columns) of `dtype` in the bytes of a `.npy` file, as this module or `numpy.save` writes it.
+
+    Raises:
+        ValueError: the bytes are anything else.
+    """
+    for start in range(_ALIGNMENT, 4 * _ALIGNMENT, _ALIGNMENT):
+        rows, rest = divmod(len(data) - start, dtype.itemsize * columns)
+        if rows >= 0 and rest == 0 and data[:start] in _spellings(dtype, (rows, columns)):
+            return np.frombuffer(data, dtype, offset=start).reshape(rows, columns)
+    raise ValueError(f"it is not an array of rows of {columns} numbers, {dtype.itemsize} bytes each ({dtype})")
+
+
+def _spellings(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[bytes, bytes]:
+    """The header as this module writes it, and as numpy does."""
+    theirs = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        theirs, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    )
+    return npy_header(dtype, shape), theirs.getvalue()

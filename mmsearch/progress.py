@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Phase = Literal["scan", "index", "publish", "embed", "score"]
+Phase = Literal["scan", "index", "publish", "embed", "rerank", "score", "check", "prepare", "train", "export"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +14,14 @@ class Progress:
     """One sign of life: `done` units of `phase` are finished, out of `total`, None while nobody knows how many there
     will be.
 
-    `done` never falls within a phase, phases never return, and `total` may appear or grow while the phase runs.
+    `done` never falls within a phase, phases never return, and `total` may appear or grow while the phase runs. `note`
+    is a few words on how it goes.
     """
 
     phase: Phase
     done: int
     total: int | None = None
+    note: str = ""
 
 
 ProgressCallback: TypeAlias = Callable[[Progress], None]

@@ -1,4 +1,4 @@
-"""The query, from sentence or picture to hits: parse, embed, candidates, filter, hits."""
+"""The query, from sentence or picture to hits: parse, embed, candidates, filter, rerank, hits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from mmsearch import manifest as manifests
 from mmsearch.errors import CollectionMismatch, UsageError
 from mmsearch.model import Model, load_model
+from mmsearch.model_facts import Direction
 from mmsearch.root_health import root_trouble
 from mmsearch.safe_text import safe_path, safe_text
+from mmsearch.search_rerank import Match, Ranked, RerankPlan, match_images, match_texts, plan_rerank, rerank
 from mmsearch.snapshot import Candidate, Snapshot
 from mmsearch.snapshot_filter import places_under
 from mmsearch.types import Hit, Kind
@@ -29,6 +31,9 @@ _KIND: dict[Target, Kind] = {"images": "image", "texts": "text"}
 
 # Two embeddings this close to opposite have no direction in between.
 _SMALLEST_SUM = 1e-3
+# What the matching head is asked when text and image together look for images: "text_to_image" for whether the text
+# fits each of the best, None for nothing.
+_COMPOSED_DIRECTION: Direction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,10 @@ class Query:
     """What is looked for, and among what.
 
     `text` and `image` (a path, a PIL image or a uint8 array) may come alone or together; together they ask for what
-    fits both. `to` is what to find, `k` how many at most. `under` keeps to files below one directory,
-    reached by links or not; `min_similarity` drops hits with a smaller cosine.
+    fits both, the text counting `text_weight` and the image the rest of 1. `to` is what to find, `k` how many at most.
+    `under` keeps to files below one directory, reached by links or not; `min_similarity` drops hits with a smaller
+    cosine. `rerank` is whether to correct for hubs and to look at the best again with the model's matching head: None
+    for wherever the model can, True to insist.
 
     Raises:
         UsageError: neither text nor image is given, or a value is out of range.
@@ -49,7 +56,8 @@ class Query:
     k: int = 10
     under: str | os.PathLike[str] | None = None
     min_similarity: float | None = None
-    rerank: bool = False
+    rerank: bool | None = None
+    text_weight: float = 0.5
 
     def __post_init__(self) -> None:
         if self.text is None and self.image is None:
@@ -64,20 +72,23 @@ class Query:
         lowest = self.min_similarity
         if lowest is not None and not (isinstance(lowest, int | float) and -1 <= lowest <= 1):
             raise UsageError(f"min_similarity is {safe_text(repr(lowest))}: expected a cosine, from -1 to 1")
-        if self.rerank:
-            raise UsageError("rerank is not possible: this model has no image-text matching head; leave it off")
+        share = self.text_weight
+        if not (isinstance(share, int | float) and 0 <= share <= 1):
+            raise UsageError(f"text_weight is {safe_text(repr(share))}: expected the share of the text, from 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits, best first, by the model called `model`; `timing_ms` has load, encode, search and total. `notes` are
-    sentences for a person about why there are none.
+    """Hits, best first, by the model called `model`; `timing_ms` has load, encode, search, rerank and total. `notes`
+    are sentences for a person about why there are none. `reranked` is true where more than the cosine
+    decided on the order.
     """
 
     hits: tuple[Hit, ...]
     model: str
     timing_ms: dict[str, float]
     notes: tuple[str, ...] = ()
+    reranked: bool = False
 
 
 def search_collection(
@@ -95,39 +106,63 @@ def search_collection(
     # The marker is what refuses a newer format and a directory that is somebody else's.
     manifests.read(directory)
     with Snapshot.open(directory, threads=threads) as snapshot:
-        return search(snapshot, load_model(model, threads=threads), query, started=started)
+        return search(snapshot, load_model(model, threads=threads, once=True), query, started=started)
 
 
 def search(snapshot: Snapshot, model: Model, query: Query, *, started: float | None = None) -> SearchResult:
-    """The answer to one query: hits by descending cosine.
+    """The answer to one query: hits by descending score, which is the cosine where nothing is reranked.
 
     `started` is the `time.perf_counter()` from which loading is counted, where the caller opened things for this query.
 
     Raises:
         CollectionMismatch: the snapshot was built by another model than `model`.
-        UnreadableFile, UsageError: the image of the query cannot be used.
+        UnreadableFile, UsageError: the image of the query cannot be used, or reranking was insisted on in vain.
     """
     started = time.perf_counter() if started is None else started
     _check_model(snapshot, model)
-    model.load(images=query.image is not None, texts=query.text is not None)
+    plan = _load(model, query)
     loaded = time.perf_counter()
-    embedding = _embed(model, query)
+    embedding, match = _encode(model, query, plan, snapshot)
     encoded = time.perf_counter()
     under = None if query.under is None else manifests.normal_path(query.under)
     candidates = snapshot.search(
         embedding[np.newaxis],
-        query.k,
+        query.k if plan is None else plan.depth(query.k),
         kind=_KIND[query.to],
         under=under,
         include_missing=_unhealthy_roots(snapshot),
     )[0]
-    hits = _hits(snapshot, candidates, query.min_similarity)
+    found = time.perf_counter()
+    ranked = _ranked(_near_enough(candidates, query.min_similarity), plan, match, snapshot)
+    looked_again = time.perf_counter()
+    hits = tuple(_hit(snapshot, each, rank) for rank, each in enumerate(ranked[: query.k], start=1))
     finished = time.perf_counter()
-    timing = {"load": loaded - started, "encode": encoded - loaded, "search": finished - encoded}
-    timing["total"] = finished - started
+    timing = {
+        "load": loaded - started,
+        "encode": encoded - loaded,
+        "search": found - encoded + finished - looked_again,
+        "rerank": looked_again - found,
+        "total": finished - started,
+    }
     timing_ms = {name: round(seconds * 1000, 3) for name, seconds in timing.items()}
     notes = () if candidates or under is None else _notes_on(under, snapshot)
-    return SearchResult(hits, model.name, timing_ms, notes)
+    return SearchResult(hits, model.name, timing_ms, notes, reranked=plan is not None)
+
+
+def _load(model: Model, query: Query) -> RerankPlan | None:
+    """What the query is reranked with; everything of the model that the query needs is loaded."""
+    composed = query.text is not None and query.image is not None
+    plan = plan_rerank(model, _direction(query), asked=query.rerank, hubs=not composed)
+    matches_texts = plan is not None and plan.scorer is not None and plan.direction == "image_to_text"
+    model.load(images=query.image is not None, texts=query.text is not None or matches_texts)
+    return plan
+
+
+def _direction(query: Query) -> Direction | None:
+    """Which way the query crosses from one kind to the other; None where it does not, or not only."""
+    if query.text is not None and query.to == "images":
+        return "text_to_image" if query.image is None else _COMPOSED_DIRECTION
+    return "image_to_text" if query.text is None and query.to == "texts" else None
 
 
 def _notes_on(under: bytes, snapshot: Snapshot) -> tuple[str, ...]:
@@ -147,13 +182,36 @@ def _check_model(snapshot: Snapshot, model: Model) -> None:
         )
 
 
-def _embed(model: Model, query: Query) -> NDArray[np.float32]:
-    """The query as one embedding (dim,): of the text, of the image, or the direction between both."""
-    parts = []
+def _encode(
+    model: Model, query: Query, plan: RerankPlan | None, snapshot: Snapshot
+) -> tuple[NDArray[np.float32], Match | None]:
+    """The query as one embedding (dim,), and how its best candidates are looked at again."""
+    scorer = None if plan is None else plan.scorer
+    direction = None if plan is None else plan.direction
+    match: Match | None = None
+    parts: list[NDArray[np.float32]] = []
     if query.text is not None:
-        parts.append(model.encode_texts([query.text])[0])
+        if scorer is not None and direction == "text_to_image":
+            text = model.encode_texts_with_states([query.text])
+            parts.append(text.embeddings[0])
+            match = match_images(scorer, text, snapshot, required=query.rerank is True)
+        else:
+            parts.append(model.encode_texts([query.text])[0])
     if query.image is not None:
-        parts.append(model.encode_images([query.image])[0])
+        if scorer is not None and direction == "image_to_text":
+            embeddings, tokens = model.encode_images_with_tokens([query.image])
+            parts.append(embeddings[0])
+            match = None if tokens is None else match_texts(scorer, tokens, snapshot, model)
+        else:
+            parts.append(model.encode_images([query.image])[0])
+    return _composed(parts, query.text_weight), match
+
+
+def _composed(parts: list[NDArray[np.float32]], text_weight: float) -> NDArray[np.float32]:
+    """The only part, or the direction (dim,) between text and image, which are given in this order."""
+    if len(parts) == 2:
+        text, image = parts
+        parts = [np.float32(2 * text_weight) * text, np.float32(2 - 2 * text_weight) * image]
     total: NDArray[np.float32] = np.sum(parts, axis=0, dtype=np.float32)
     length = float(np.linalg.norm(total))
     if not math.isfinite(length) or length < _SMALLEST_SUM:
@@ -166,26 +224,31 @@ def _unhealthy_roots(snapshot: Snapshot) -> set[int]:
     return {root.id for root in snapshot.roots if root_trouble(root.path, root.device) is not None}
 
 
-def _hits(snapshot: Snapshot, candidates: list[Candidate], min_similarity: float | None) -> tuple[Hit, ...]:
-    hits: list[Hit] = []
-    for candidate in candidates:
-        if min_similarity is not None and candidate.similarity < min_similarity:
-            break
-        row = snapshot.row(candidate)
-        hits.append(
-            Hit(
-                rank=len(hits) + 1,
-                id=row.id,
-                kind=row.kind,
-                path=os.fsdecode(row.path),
-                part=row.part,
-                locator=row.locator,
-                score=candidate.similarity,
-                ranked_by="similarity",
-                similarity=candidate.similarity,
-                match_prob=None,
-                text=row.text,
-                missing=row.missing,
-            )
-        )
-    return tuple(hits)
+def _near_enough(candidates: list[Candidate], min_similarity: float | None) -> list[Candidate]:
+    return [each for each in candidates if min_similarity is None or each.similarity >= min_similarity]
+
+
+def _ranked(
+    candidates: list[Candidate], plan: RerankPlan | None, match: Match | None, snapshot: Snapshot
+) -> list[Ranked]:
+    if plan is None:
+        return [Ranked(candidate, candidate.similarity) for candidate in candidates]
+    return rerank(candidates, plan, match, snapshot=snapshot)
+
+
+def _hit(snapshot: Snapshot, ranked: Ranked, rank: int) -> Hit:
+    row = snapshot.row(ranked.candidate)
+    return Hit(
+        rank=rank,
+        id=row.id,
+        kind=row.kind,
+        path=os.fsdecode(row.path),
+        part=row.part,
+        locator=row.locator,
+        score=ranked.score,
+        ranked_by="similarity" if ranked.match_prob is None else "itm",
+        similarity=ranked.candidate.similarity,
+        match_prob=ranked.match_prob,
+        text=row.text,
+        missing=row.missing,
+    )

@@ -4,6 +4,7 @@
     strings.bin   the bytes of all names, texts and locators, and after them of all directories
     dirs.npy      (M,) DIRECTORY_DTYPE, ascending by (root id, path bytes): what lies below a path is one range
     vectors.npy   (N, D) float32, or float16 when N is large; unit length
+    tokens.npy    (N, T, C) int8, what a matching head reads of each picture; only where every row has its tokens
     index.faiss   codes for large N
 
 Sizes are checked when a segment is opened, and every offset when it is used, so a damaged file is an error, never a
@@ -12,14 +13,11 @@ crash or a read outside of it. Hashes are checked by `damaged_files`.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +26,7 @@ from mmsearch.errors import CollectionDamaged
 from mmsearch.exact_search import Vectors
 from mmsearch.manifest import unreadable
 from mmsearch.npy_files import map_npy
+from mmsearch.segment_files import FileInfo, distrust, file_info
 from mmsearch.types import Kind, Status
 from mmsearch.vector_index import ExactIndex, IndexInfo, VectorIndex, load_index
 
@@ -35,8 +34,9 @@ ROWS_FILE = "rows.npy"
 STRINGS_FILE = "strings.bin"
 DIRECTORIES_FILE = "dirs.npy"
 VECTORS_FILE = "vectors.npy"
+TOKENS_FILE = "tokens.npy"
 INDEX_FILE = "index.faiss"
-SEGMENT_FILES = frozenset({ROWS_FILE, STRINGS_FILE, DIRECTORIES_FILE, VECTORS_FILE, INDEX_FILE})
+SEGMENT_FILES = frozenset({ROWS_FILE, STRINGS_FILE, DIRECTORIES_FILE, VECTORS_FILE, TOKENS_FILE, INDEX_FILE})
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 NONE = -1
@@ -59,7 +59,12 @@ ROW_DTYPE = np.dtype(
     ]
 )
 VECTOR_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+TOKEN_DTYPE = np.dtype("<i1")
 DIRECTORY_DTYPE = np.dtype([("strings", "<i8"), ("root_id", "<i4"), ("path_bytes", "<i4")])
+
+# int8 (N, T, C), and T and C of it.
+Tokens: TypeAlias = npt.NDArray[np.int8]
+TokenShape: TypeAlias = tuple[int, int]
 
 _log = logging.getLogger(__name__)
 
@@ -83,16 +88,11 @@ class SegmentRow:
 
 
 @dataclass(frozen=True, slots=True)
-class FileInfo:
-    """What a stored file must be: sha256 in hex, and size."""
-
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """What a snapshot says of one segment: enough to open it and to notice that it is damaged."""
+    """What a snapshot says of one segment: enough to open it and to notice that it is damaged.
+
+    `tokens` is the shape (T, C) of a row's tokens, None for a segment without them.
+    """
 
     name: str
     kind: Kind
@@ -102,6 +102,7 @@ class SegmentInfo:
     vectors: Literal["float32", "float16"]
     index: IndexInfo
     files: dict[str, FileInfo]
+    tokens: TokenShape | None = None
 
 
 class Segment:
@@ -121,6 +122,9 @@ class Segment:
             self._check_sizes()
             self.rows = self._map(ROWS_FILE, ROW_DTYPE, (info.rows,))
             self.vectors: Vectors = self._map(VECTORS_FILE, VECTOR_DTYPES[info.vectors], (info.rows, dim))
+            self.tokens: Tokens | None = None
+            if info.tokens is not None:
+                self.tokens = self._map(TOKENS_FILE, TOKEN_DTYPE, (info.rows, *info.tokens))
             self._directories = self._map(DIRECTORIES_FILE, DIRECTORY_DTYPE, (info.directories,))
             self._strings = self._map_strings()
         except FileNotFoundError:
@@ -142,8 +146,8 @@ class Segment:
         try:
             expected = self.info.files.get(INDEX_FILE)
             if expected is not None:
-                if (distrust := _distrust(path)) is not None:
-                    _log.warning("%s: is not used, because of %s; searching without it", path, distrust)
+                if (reason := distrust(path)) is not None:
+                    _log.warning("%s: is not used, because of %s; searching without it", path, reason)
                     return ExactIndex(self.vectors)
                 if file_info(path) != expected:
                     raise ValueError("its sha256 is not the one it was written with")
@@ -262,27 +266,6 @@ class Segment:
 
     def _damaged(self, name: str, what: str) -> CollectionDamaged:
         return CollectionDamaged(f"{self._directory / name}: {what}; run `mmsearch repair`")
-
-
-def file_info(path: Path) -> FileInfo:
-    """Size and sha256 of a file; reads all of it."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileInfo(digest, file.tell())
-
-
-def _distrust(path: Path) -> str | None:
-    """Why the index file at `path` may be forged, with what to do: FAISS is not safe against such bytes, and whoever
-    can write to the collection can make the checksums fit. None when only this user and root can.
-    """
-    # The file, its directory, the directory of the segments, the collection.
-    for place in (path, *path.parents[:3]):
-        status = place.stat()
-        if status.st_uid not in (os.geteuid(), 0):
-            return f"{place}: belongs to somebody else (user {status.st_uid}); `chown` makes it yours"
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return f"{place}: others can write to it; `chmod go-w` on it ends that"
-    return None
 
 
 def _known(value: int) -> int | None:

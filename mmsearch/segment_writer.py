@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -22,13 +23,17 @@ from mmsearch.segment import (
     ROWS_FILE,
     STATUSES,
     STRINGS_FILE,
+    TOKEN_DTYPE,
+    TOKENS_FILE,
     VECTOR_DTYPES,
     VECTORS_FILE,
     Segment,
     SegmentInfo,
     SegmentRow,
-    file_info,
+    Tokens,
+    TokenShape,
 )
+from mmsearch.segment_files import file_info
 from mmsearch.types import Kind
 from mmsearch.vector_index import FaissIndex, build_index
 
@@ -36,21 +41,32 @@ from mmsearch.vector_index import FaissIndex, build_index
 FLOAT32_MAX_ROWS = 10_000
 _BLOCK_ROWS = 8192
 _SPOOL_FILE = "vectors.spool"
+_TOKEN_SPOOL_FILE = "tokens.spool"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentShape:
+    """What all rows of one segment have in common: their kind, `dim` of their vectors, and the shape of their tokens,
+    None when they have none.
+    """
+
+    kind: Kind
+    dim: int
+    tokens: TokenShape | None = None
 
 
 class SegmentWriter:
     """One segment in the making, in `directory / name`, which must not exist yet.
 
-    Rows take 64 bytes each in memory until `finish`, directories their names; vectors beyond `FLOAT32_MAX_ROWS` go to
-    the disk at once.
+    Rows take 64 bytes each in memory until `finish`, directories their names; tokens, and vectors beyond
+    `FLOAT32_MAX_ROWS`, go to the disk at once.
     """
 
-    def __init__(self, directory: Path, name: str, kind: Kind, dim: int) -> None:
+    def __init__(self, directory: Path, name: str, shape: SegmentShape) -> None:
         self._directory = directory / name
         self._directory.mkdir(mode=DIRECTORY_MODE)
         self._name = name
-        self._kind = kind
-        self._dim = dim
+        self._shape = shape
         self._rows: list[npt.NDArray[np.void]] = []
         self._directories: dict[tuple[int, bytes], int] = {}
         self._strings_written = 0
@@ -58,6 +74,7 @@ class SegmentWriter:
         self._vector_count = 0
         self._strings = self._open(STRINGS_FILE)
         self._spool: IO[bytes] | None = None
+        self._token_spool = None if shape.tokens is None else self._open(_TOKEN_SPOOL_FILE)
 
     def __enter__(self) -> Self:
         return self
@@ -67,18 +84,21 @@ class SegmentWriter:
     ) -> None:
         # What an unfinished segment leaves on the disk belongs to no snapshot, and the next publisher removes it.
         self._strings.close()
-        if self._spool is not None:
-            self._spool.close()
+        for spool in (self._spool, self._token_spool):
+            if spool is not None:
+                spool.close()
 
-    def append(self, rows: Sequence[SegmentRow], vectors: npt.NDArray[np.float32]) -> None:
-        """Add `rows` with their unit vectors (len(rows), dim) in the same order."""
+    def append(
+        self, rows: Sequence[SegmentRow], vectors: npt.NDArray[np.float32], tokens: Tokens | None = None
+    ) -> None:
+        """Add `rows` with their unit vectors (len(rows), dim) and their tokens (len(rows), T, C), in the same order."""
         table = np.zeros(len(rows), ROW_DTYPE)
         for entry, row in zip(table, rows, strict=True):
             self._fill(entry, row)
-        self._append(table, vectors)
+        self._append(table, vectors, tokens)
 
     def append_from(self, source: Segment, numbers: npt.NDArray[np.int64]) -> None:
-        """Add the rows `numbers` of another segment of the same kind, with their strings and vectors."""
+        """Add the rows `numbers` of another segment of the same shape, with their strings, vectors and tokens."""
         renumbered = np.zeros(source.directory_count, np.int32)
         for number in np.unique(source.rows["directory"][numbers]):
             renumbered[number] = self._directory_number(*source.directory(int(number)))
@@ -92,7 +112,7 @@ class SegmentWriter:
             places = np.arange(ends[-1]) + np.repeat(table["strings"] - (ends - lengths), lengths)
             table["strings"] = self._strings_written + (ends - lengths)
             self._write_strings(source.strings[places].tobytes())
-            self._append(table, source.vectors[block])
+            self._append(table, source.vectors[block], None if source.tokens is None else source.tokens[block])
 
     def finish(self, *, threads: int | None = None) -> SegmentInfo:
         """Sort, index, hash and sync everything; the segment is complete on the disk when this returns.
@@ -112,19 +132,21 @@ class SegmentWriter:
         self._save(ROWS_FILE, rows)
         self._save(DIRECTORIES_FILE, directories)
         vectors = self._saved_vectors(order)
+        self._save_tokens(order)
         index = build_index(vectors, threads=threads)
         if isinstance(index, FaissIndex) and index.info.needs_file:
             index.save(self._directory / INDEX_FILE)
             (self._directory / INDEX_FILE).chmod(FILE_MODE)
         return SegmentInfo(
             name=self._name,
-            kind=self._kind,
+            kind=self._shape.kind,
             rows=len(rows),
             missing=int(np.count_nonzero(rows["missing"])),
             directories=len(directories),
             vectors="float32" if vectors.dtype == np.float32 else "float16",
             index=index.info,
             files={path.name: file_info(path) for path in self._synced_files()},
+            tokens=self._shape.tokens,
         )
 
     def _fill(self, entry: Any, row: SegmentRow) -> None:
@@ -144,9 +166,15 @@ class SegmentWriter:
         entry["missing"] = row.missing
         self._write_strings(name + text + locator)
 
-    def _append(self, table: npt.NDArray[np.void], vectors: Vectors) -> None:
-        if vectors.shape != (len(table), self._dim):
-            raise ValueError(f"{len(table)} rows need vectors ({len(table)}, {self._dim}), got {vectors.shape}")
+    def _append(self, table: npt.NDArray[np.void], vectors: Vectors, tokens: Tokens | None) -> None:
+        if vectors.shape != (len(table), self._shape.dim):
+            raise ValueError(f"{len(table)} rows need vectors ({len(table)}, {self._shape.dim}), got {vectors.shape}")
+        if (tokens is None) != (self._shape.tokens is None):
+            raise ValueError(f"rows of a segment have tokens all or none, and here they are {self._shape.tokens}")
+        if tokens is not None and self._token_spool is not None:
+            if tokens.dtype != TOKEN_DTYPE or tokens.shape != (len(table), *(self._shape.tokens or ())):
+                raise ValueError(f"{len(table)} rows need int8 tokens {self._shape.tokens}, got {tokens.shape}")
+            self._token_spool.write(np.ascontiguousarray(tokens).tobytes())
         self._rows.append(table)
         self._vectors.append(vectors)
         self._vector_count += len(vectors)
@@ -163,16 +191,27 @@ class SegmentWriter:
             vectors = np.concatenate([unit_float32(block) for block in self._vectors])[order]
             self._save(VECTORS_FILE, vectors)
             return vectors
-        self._spool.close()
-        spool_path = self._directory / _SPOOL_FILE
-        dtype, shape = VECTOR_DTYPES["float16"], (self._vector_count, self._dim)
+        dtype, shape = VECTOR_DTYPES["float16"], (self._vector_count, self._shape.dim)
+        self._save_spooled(VECTORS_FILE, self._spool, dtype, shape, order)
+        return map_npy(self._directory / VECTORS_FILE, dtype, shape)
+
+    def _save_tokens(self, order: npt.NDArray[np.int64]) -> None:
+        if self._token_spool is not None and self._shape.tokens is not None:
+            shape = (self._vector_count, *self._shape.tokens)
+            self._save_spooled(TOKENS_FILE, self._token_spool, TOKEN_DTYPE, shape, order)
+
+    def _save_spooled(
+        self, name: str, spool: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...], order: npt.NDArray[np.int64]
+    ) -> None:
+        """Write the rows in `spool`, in their final order, and remove it."""
+        spool.close()
+        spool_path = Path(spool.name)
         spooled = np.memmap(spool_path, dtype, mode="r", shape=shape)
-        with self._open(VECTORS_FILE) as file:
+        with self._open(name) as file:
             file.write(npy_header(dtype, shape))
             for start in range(0, len(order), _BLOCK_ROWS):
                 file.write(spooled[order[start : start + _BLOCK_ROWS]].tobytes())
         spool_path.unlink()
-        return map_npy(self._directory / VECTORS_FILE, dtype, shape)
 
     def _sorted_directories(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.int32]]:
         """The directory table, sorted, its strings written; and the new number of each old one."""

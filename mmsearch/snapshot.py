@@ -6,7 +6,7 @@ that removes a file under a reader makes the reader start over with the new `CUR
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +18,9 @@ import numpy.typing as npt
 from mmsearch.errors import CollectionDamaged, CollectionError
 from mmsearch.exact_search import unit_float32
 from mmsearch.manifest import Root
-from mmsearch.segment import Segment
+from mmsearch.segment import Segment, Tokens
 from mmsearch.snapshot_filter import admitted_rows, places_under
+from mmsearch.snapshot_gather import gather_tokens, gather_vectors
 from mmsearch.snapshot_manifest import (
     SEGMENTS_DIRECTORY,
     SnapshotHead,
@@ -206,6 +207,14 @@ class Snapshot:
             locator=row.locator,
         )
 
+    def vectors(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.float32]:
+        """The embeddings (len(candidates), dim) of `candidates`, in that order, each of length 1."""
+        return gather_vectors(self.segments, *_places(candidates), self.dim)
+
+    def tokens(self, candidates: Sequence[Candidate]) -> Tokens | None:
+        """The tokens (len(candidates), T, C) of `candidates`, in that order; None unless all have some of one shape."""
+        return gather_tokens(self.segments, *_places(candidates))
+
     def live_keys(self) -> tuple[Ids, Ids]:
         """Ids (N,) and revisions (N,) of all items, missing ones included, ascending by id."""
         live = [(segment.rows, rows) for segment, rows in self._live()]
@@ -226,7 +235,7 @@ class Snapshot:
                 return unit_float32(segment.vectors[row : row + 1]).reshape(self.dim)
         return None
 
-    def vectors(self, kind: Kind) -> Iterator[tuple[Ids, npt.NDArray[np.float32]]]:
+    def blocks(self, kind: Kind) -> Iterator[tuple[Ids, npt.NDArray[np.float32]]]:
         """All items of `kind` in blocks: ids (B,), embeddings (B, dim)."""
         for segment, rows in self._live():
             if segment.info.kind != kind:
@@ -266,6 +275,12 @@ class Snapshot:
         if not (np.abs(lengths - 1) < 1e-3).all():
             raise ValueError(f"queries must be unit vectors, got one of length {lengths[np.argmax(abs(lengths - 1))]}")
         return queries
+
+
+def _places(candidates: Sequence[Candidate]) -> tuple[Ids, Ids]:
+    """The numbers of their segments, and their rows there."""
+    places = np.array([(each.segment, each.row) for each in candidates], np.int64).reshape(-1, 2)
+    return places[:, 0], places[:, 1]
 
 
 def _candidates(number: int, segment: Segment, similarities: npt.NDArray[np.float32], rows: Ids) -> Iterator[Candidate]:

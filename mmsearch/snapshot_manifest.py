@@ -15,7 +15,8 @@ from mmsearch.checked_json import dump_checked, load_checked, parse_object
 from mmsearch.durable import write_atomic
 from mmsearch.errors import CollectionDamaged, CollectionMismatch, CollectionNotFound
 from mmsearch.manifest import SNAPSHOTS_DIRECTORY, Root, roots_from_json, roots_to_json, unreadable
-from mmsearch.segment import SEGMENT_FILES, VECTOR_DTYPES, FileInfo, SegmentInfo
+from mmsearch.segment import SEGMENT_FILES, TOKENS_FILE, VECTOR_DTYPES, SegmentInfo, TokenShape
+from mmsearch.segment_files import FileInfo
 from mmsearch.types import Kind
 from mmsearch.vector_index import INDEX_KINDS, IndexInfo
 
@@ -159,7 +160,7 @@ def _from_json(body: dict[str, Any]) -> SnapshotManifest:
 
 
 def _segment_to_json(info: SegmentInfo, dead: npt.NDArray[np.int64]) -> dict[str, Any]:
-    return {
+    entry = {
         "name": info.name,
         "kind": info.kind,
         "rows": info.rows,
@@ -170,6 +171,7 @@ def _segment_to_json(info: SegmentInfo, dead: npt.NDArray[np.int64]) -> dict[str
         "files": {name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in info.files.items()},
         "dead": base64.b64encode(dead.astype("<i4").tobytes()).decode("ascii"),
     }
+    return entry if info.tokens is None else {**entry, "tokens": list(info.tokens)}
 
 
 def _segment_from_json(entry: dict[str, Any]) -> SegmentInfo:
@@ -180,6 +182,10 @@ def _segment_from_json(entry: dict[str, Any]) -> SegmentInfo:
         raise ValueError(f"segment {name!r} or one of its files has a name that no publisher gives")
     if kind not in get_args(Kind) or index["kind"] not in INDEX_KINDS or entry["vectors"] not in VECTOR_DTYPES:
         raise ValueError(f"segment {name!r}: kind {kind!r}, index {index['kind']!r} or vectors are not known")
+    # Snapshots of models without a matching head, and all those made before there was one, do not mention tokens.
+    tokens = _token_shape(entry["tokens"]) if "tokens" in entry else None
+    if (tokens is not None) != (TOKENS_FILE in files):
+        raise ValueError(f"segment {name!r} has tokens, or a file of tokens, but not both")
     index_info = IndexInfo(index["kind"], int(index["k_factor"]), float(index["recall"]))
     return SegmentInfo(
         name=name,
@@ -190,7 +196,14 @@ def _segment_from_json(entry: dict[str, Any]) -> SegmentInfo:
         vectors=entry["vectors"],
         index=index_info,
         files=files,
+        tokens=tokens,
     )
+
+
+def _token_shape(entry: list[Any]) -> TokenShape:
+    # A shape that is not that of the file is found when the file is mapped.
+    count, dim = (int(each) for each in entry)
+    return count, dim
 
 
 def _decode_rows(text: str, row_count: int) -> npt.NDArray[np.int64]:

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ import numpy.typing as npt
 from mmsearch.durable import fsync_dir, make_directory, remove_leftovers
 from mmsearch.errors import CollectionDamaged, CollectionNotFound
 from mmsearch.manifest import SNAPSHOTS_DIRECTORY
-from mmsearch.segment import Segment, SegmentRow
-from mmsearch.segment_writer import SegmentWriter
+from mmsearch.segment import Segment, SegmentRow, Tokens
+from mmsearch.segment_writer import SegmentShape, SegmentWriter
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import (
     SEGMENTS_DIRECTORY,
@@ -33,14 +33,20 @@ from mmsearch.snapshot_manifest import (
     write_current,
     write_manifest,
 )
-from mmsearch.types import Kind
 
 Ids = npt.NDArray[np.int64]
-Block = tuple[Sequence[SegmentRow], npt.NDArray[np.float32]]
 
 # A segment joins a merge when it is at most this many times as large as everything smaller: sizes grow geometrically.
 _MERGE_FACTOR = 2
 _MOST_DEAD = 0.25
+
+
+class Block(NamedTuple):
+    """Rows to publish, their unit vectors (len(rows), dim), and their tokens (len(rows), T, C) if all have some."""
+
+    rows: Sequence[SegmentRow]
+    vectors: npt.NDArray[np.float32]
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,11 @@ class Part:
 
     segment: Segment
     live: Ids
+
+    @property
+    def shape(self) -> SegmentShape:
+        """What has to be equal in segments that are merged."""
+        return SegmentShape(self.segment.info.kind, self.segment.vectors.shape[1], self.segment.info.tokens)
 
 
 class SnapshotWriter:
@@ -72,9 +83,9 @@ class SnapshotWriter:
     ) -> int:
         """Make `previous` minus `dead` plus `added` the live snapshot, durably; its number.
 
-        `added` are blocks of rows, of any kinds, with their unit vectors (len(rows), dim); it is read once, a block at
-        a time. `dead` are ids and revisions; rows of `previous` whose id comes again in `added` are dead too. When
-        nothing changes, nothing is written and the number is that of `previous`.
+        `added` are blocks of rows, of any kinds; it is read once, a block at a time. `dead` are ids and revisions; rows
+        of `previous` whose id comes again in `added` are dead too. When nothing changes, nothing is written and the
+        number is that of `previous`.
 
         Raises:
             ValueError: `previous` was made by another model, or an id comes twice in `added`.
@@ -112,11 +123,11 @@ class SnapshotWriter:
         parts = self._parts(previous, new_segments, dead)
         if previous is not None and not new_segments and _unchanged(previous, head, parts):
             return previous.number
-        merged = [
-            self._merged(number, head.dim, kind, [part for part in parts if part.segment.info.kind == kind])
-            for kind in get_args(Kind)
-        ]
-        self._commit(number, head, [part for kind_parts in merged for part in kind_parts])
+        alike: dict[SegmentShape, list[Part]] = {}
+        for part in parts:
+            alike.setdefault(part.shape, []).append(part)
+        merged = [self._merged(number, shape, some) for shape, some in alike.items()]
+        self._commit(number, head, [part for some in merged for part in some])
         self._remove_all_but({number, live_number})
         return number
 
@@ -135,14 +146,17 @@ class SnapshotWriter:
         self._remove_all_but({number for number in self._numbers() if number <= live_number})
 
     def _write_added(self, number: int, dim: int, added: Iterable[Block]) -> list[Segment]:
-        writers: dict[Kind, SegmentWriter] = {}
+        writers: dict[SegmentShape, SegmentWriter] = {}
         with contextlib.ExitStack() as open_files:
-            for rows, vectors in added:
+            for rows, vectors, tokens in added:
                 kinds = np.array([row.kind for row in rows])
                 for kind in sorted({row.kind for row in rows}):
-                    if kind not in writers:
-                        writers[kind] = open_files.enter_context(self._writer(number, kind, dim))
-                    writers[kind].append([row for row in rows if row.kind == kind], vectors[kinds == kind])
+                    shape = SegmentShape(kind, dim, None if tokens is None else tokens.shape[1:])
+                    if shape not in writers:
+                        writers[shape] = open_files.enter_context(self._writer(number, shape))
+                    own = kinds == kind
+                    some_tokens = None if tokens is None else tokens[own]
+                    writers[shape].append([row for row in rows if row.kind == kind], vectors[own], some_tokens)
             infos = [writer.finish(threads=self._threads) for writer in writers.values()]
         return [Segment(self._segments, info, dim) for info in infos]
 
@@ -160,14 +174,14 @@ class SnapshotWriter:
             parts.append(Part(segment, np.flatnonzero(live)))
         return parts
 
-    def _merged(self, number: int, dim: int, kind: Kind, parts: list[Part]) -> list[Part]:
-        """`parts` of one kind after merging the small ones and those with many dead rows; empty ones are dropped."""
+    def _merged(self, number: int, shape: SegmentShape, parts: list[Part]) -> list[Part]:
+        """`parts` of one shape after merging the small ones and those with many dead rows; empty ones are dropped."""
         parts = [part for part in parts if len(part.live)]
         chosen = choose_merge([len(part.live) for part in parts], [part.segment.info.rows for part in parts])
         chosen |= {place for place, part in enumerate(parts) if part.segment.index_is_lost}
         if not chosen:
             return parts
-        with self._writer(number, kind, dim) as writer:
+        with self._writer(number, shape) as writer:
             for place in chosen:
                 # Copying hides damage for good, because the copy gets a fresh hash.
                 damaged = parts[place].segment.damaged_files(index_too=False)
@@ -176,7 +190,7 @@ class SnapshotWriter:
                 writer.append_from(parts[place].segment, parts[place].live)
             info = writer.finish(threads=self._threads)
         rest = [part for place, part in enumerate(parts) if place not in chosen]
-        return [*rest, Part(Segment(self._segments, info, dim), np.arange(info.rows))]
+        return [*rest, Part(Segment(self._segments, info, shape.dim), np.arange(info.rows))]
 
     def _commit(self, number: int, head: SnapshotHead, parts: list[Part]) -> None:
         dead = {
@@ -188,8 +202,8 @@ class SnapshotWriter:
         write_manifest(self._directory, SnapshotManifest(number, head, segments, dead))
         write_current(self._directory, number)
 
-    def _writer(self, number: int, kind: Kind, dim: int) -> SegmentWriter:
-        return SegmentWriter(self._segments, f"{kind}-{number}-{secrets.token_hex(4)}", kind, dim)
+    def _writer(self, number: int, shape: SegmentShape) -> SegmentWriter:
+        return SegmentWriter(self._segments, f"{shape.kind}-{number}-{secrets.token_hex(4)}", shape)
 
     def _numbers(self) -> list[int]:
         names = [path.stem for path in (self._directory / SNAPSHOTS_DIRECTORY).glob("*.json")]
@@ -215,7 +229,7 @@ class SnapshotWriter:
 
 
 def choose_merge(live: list[int], rows: list[int]) -> set[int]:
-    """Which segments of one kind become one, as places in `live` (how many rows of each are alive) and `rows` (has).
+    """Which segments of one shape become one, as places in `live` (how many rows of each are alive) and `rows` (has).
 
     From the smallest up, a segment joins while it is at most twice as large as all that joined before; one with more
     than a quarter of its rows dead joins, or is rewritten alone. So every row is copied O(log N) times in its life.

@@ -1,5 +1,7 @@
 """The system of record: one table of items and one of embeddings per model, in LanceDB.
 
+Beside the vector of a picture stand its tokens, if the model has a matching head: in one row, so in one commit.
+
 Every write is a commit of one table, and a kill may come between two. A vector never stands beside a row that tells of
 another content: a new item's vector is written before it; an item that gets another vector loses the old one first, is
 written, and then gets the new one. In between it has none, as if its embedding were lost, and is embedded again.
@@ -8,7 +10,6 @@ Nothing is safe from a power cut before `sync`.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,8 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mmsearch.durable import fsync_tree_new
-from mmsearch.errors import CollectionDamaged, ModelError
-from mmsearch.exact_search import unit_float32
+from mmsearch.errors import CollectionDamaged
 from mmsearch.manifest import ModelRef
 from mmsearch.store_rows import (
     ITEM_SCHEMA,
@@ -34,17 +34,24 @@ from mmsearch.store_rows import (
     texts,
 )
 from mmsearch.store_tables import QUARANTINE_DIRECTORY, StoredTable, filters
+from mmsearch.store_vectors import (
+    TOKENS_FIELD,
+    Tokens,
+    Vectors,
+    table_name,
+    tokens_from_arrow,
+    vector_schema,
+    vectors_from_arrow,
+    vectors_to_arrow,
+)
 
 __all__ = ["CountKey", "Item", "KnownFiles", "Store"]
 
 ITEMS_TABLE = "items"
 VECTORS_DIRECTORY = "vectors"
 
-# float16 keeps the length of a unit vector to about one part in two thousand.
-_LENGTH_TOLERANCE = 1e-2
-
 Ids = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
+_NO_TOKENS: Mapping[int, Tokens] = {}
 # kind, status, reason (None unless the status is error), missing
 CountKey = tuple[str, str, str | None, bool]
 
@@ -62,7 +69,11 @@ class Store:
         vectors_directory = directory / VECTORS_DIRECTORY
         self._items = StoredTable(directory, ITEMS_TABLE, ITEM_SCHEMA, quarantine=quarantine)
         self._vectors = StoredTable(
-            vectors_directory, _table_name(model.fingerprint), _vector_schema(model.dim), quarantine=quarantine
+            vectors_directory,
+            table_name(model.fingerprint),
+            vector_schema(model.dim),
+            quarantine=quarantine,
+            optional=TOKENS_FIELD,
         )
         self.warnings = tuple(table.healed for table in (self._items, self._vectors) if table.healed is not None)
         self._synced: set[tuple[str, int, int]] = set()
@@ -99,23 +110,29 @@ class Store:
         """All rows, in columns."""
         return known_files(self._items.read(KnownFiles.COLUMNS), self._vectors.ids())
 
-    def put(self, items: Sequence[Item], vectors: Mapping[int, Vectors]) -> None:
-        """Insert or replace `items` by id, with the unit embeddings (dim,) in `vectors` by id.
+    def put(
+        self, items: Sequence[Item], vectors: Mapping[int, Vectors], tokens: Mapping[int, Tokens] = _NO_TOKENS
+    ) -> None:
+        """Insert or replace `items` by id, with the unit embeddings (dim,) in `vectors`, and `tokens` (T, C), by id.
 
         Items with status error have no vector, and lose the one they had. The others keep theirs when `vectors` has
-        none for them. Each item gets a revision larger than any before. Every call is a few commits: pass hundreds.
+        none for them. Tokens come and go with the vector. Each item gets a revision larger than any before. Every call
+        is a few commits: pass hundreds.
 
         Raises:
-            ValueError: an id comes twice, a vector belongs to no item that can be found, or an item has none at all.
-            ModelError: a vector is not `dim` finite numbers of length 1.
+            ValueError: an id comes twice, a vector belongs to no item that can be found, or an item has none at all;
+                or tokens come without a vector.
+            ModelError: a vector is not `dim` finite numbers of length 1, or tokens are not int8 of two dimensions.
             CollectionError: the disk is full or read-only.
         """
         if not items:
             return
         ids = np.array([item.id for item in items], np.int64)
         found = {item.id for item in items if item.found}
-        self._check_put(ids, found, vectors)
-        embeddings = self._vector_rows(vectors)
+        self._check_put(ids, found, vectors, tokens)
+        if tokens:
+            self._vectors.require_optional()
+        embeddings = vectors_to_arrow(self._vectors.schema, vectors, tokens)
         vector_ids = numbers(embeddings, "id")
         after = np.isin(vector_ids, self._items.ids())
         self._drop_vectors(vector_ids)
@@ -159,15 +176,26 @@ class Store:
             KeyError: one of the ids has no vector.
             CollectionDamaged: a vector is not finite or has lost its length.
         """
-        embeddings = self._vectors.take(["embedding"], ids).column("embedding").combine_chunks()
-        stored = pa.concat_arrays(embeddings.chunks) if isinstance(embeddings, pa.ChunkedArray) else embeddings
-        halves = stored.flatten().to_numpy(zero_copy_only=False).reshape(len(ids), self._dim)
-        wrong = _not_unit(halves.astype(np.float32))
-        if wrong is not None:
-            raise CollectionDamaged(
-                f"{self._vectors.path}: the embedding of item {ids[wrong]} is not a unit vector; run `mmsearch repair`"
-            )
-        return unit_float32(halves)
+        column = self._vectors.take(["embedding"], ids).column("embedding")
+        try:
+            return vectors_from_arrow(column, ids)
+        except ValueError as error:
+            raise self._damaged(error) from error
+
+    def tokens(self, ids: Ids) -> list[Tokens | None]:
+        """The tokens (T, C) of each of `ids`, in that order, None for those that have none.
+
+        Raises:
+            KeyError: one of the ids has no vector.
+            CollectionDamaged: tokens are not what was written.
+        """
+        if not self._vectors.has_optional:
+            return [None] * len(ids)
+        column = self._vectors.take([TOKENS_FIELD.name], ids).column(TOKENS_FIELD.name)
+        try:
+            return tokens_from_arrow(column, ids)
+        except ValueError as error:
+            raise self._damaged(error) from error
 
     def revisions(self, *, found_only: bool = True) -> tuple[Ids, Ids]:
         """Ids (N,), ascending, and revisions (N,) of the items; with `found_only` of those a snapshot has to hold.
@@ -231,35 +259,21 @@ class Store:
         for table in (self._items, self._vectors):
             table.optimize(force=force)
 
-    def _check_put(self, ids: Ids, found: set[int], vectors: Mapping[int, Vectors]) -> None:
+    def _check_put(
+        self, ids: Ids, found: set[int], vectors: Mapping[int, Vectors], tokens: Mapping[int, Tokens]
+    ) -> None:
         if len(np.unique(ids)) != len(ids):
             raise ValueError("an item id comes twice in one put")
         strangers = vectors.keys() - found
         if strangers:
             raise ValueError(f"vector {min(strangers)} belongs to no item that can be found")
+        bare = tokens.keys() - vectors.keys()
+        if bare:
+            raise ValueError(f"tokens {min(bare)} come without a vector")
         expected = np.array(sorted(found - vectors.keys()), np.int64)
         without = np.setdiff1d(expected, self._vectors.ids())
         if len(without):
             raise ValueError(f"item {without[0]} can be found but has no vector, neither new nor stored")
-
-    def _vector_rows(self, vectors: Mapping[int, Vectors]) -> pa.Table:
-        """`vectors` as rows of the table, each checked to be an embedding."""
-        schema = _vector_schema(self._dim)
-        if not vectors:
-            return schema.empty_table()
-        ids = np.array(list(vectors), np.int64)
-        shapes = {np.shape(vector) for vector in vectors.values()}
-        if shapes != {(self._dim,)}:
-            raise ModelError(f"the model gave embeddings of shapes {shapes}, expected {(self._dim,)}")
-        embeddings = np.stack(list(vectors.values())).astype(np.float32)
-        wrong = _not_unit(embeddings)
-        if wrong is not None:
-            raise ModelError(
-                f"the embedding of item {ids[wrong]} has length {np.linalg.norm(embeddings[wrong])}, expected 1: "
-                "the model is not usable; install it again"
-            )
-        halves = pa.array(embeddings.astype(np.float16).reshape(-1))
-        return pa.table([pa.array(ids), pa.FixedSizeListArray.from_arrays(halves, self._dim)], schema=schema)
 
     def _add_vectors(self, rows: pa.Table, chosen: npt.NDArray[np.bool_]) -> None:
         if chosen.any():
@@ -271,30 +285,9 @@ class Store:
         if len(stored):
             self._vectors.delete(stored)
 
+    def _damaged(self, error: ValueError) -> CollectionDamaged:
+        return CollectionDamaged(f"{self._vectors.path}: {error}; run `mmsearch repair`")
+
     def _next_revision(self) -> int:
         self._revision += 1
         return self._revision
-
-
-def _not_unit(embeddings: Vectors) -> int | None:
-    """The first row that is not finite or not of length 1, or None."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
-        wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE))
-    return int(wrong[0]) if len(wrong) else None
-
-
-def _vector_schema(dim: int) -> pa.Schema:
-    return pa.schema(
-        [
-            pa.field("id", pa.int64(), nullable=False),
-            pa.field("embedding", pa.list_(pa.float16(), dim), nullable=False),
-        ]
-    )
-
-
-def _table_name(fingerprint: str) -> str:
-    """The fingerprint, which becomes a file name."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", fingerprint):
-        raise ModelError(f"model fingerprint {fingerprint[:40]!r} is not made of letters, digits, '-' and '_'")
-    return fingerprint

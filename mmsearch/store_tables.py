@@ -38,6 +38,8 @@ Ids = npt.NDArray[np.int64]
 class StoredTable:
     """The table `name` in `directory` with `schema`, which has a column `id`; created when there is none.
 
+    `optional` is a column that may come after those of `schema`: `require_optional` adds it.
+
     When the newest version cannot be read, as after a power cut, it is moved to `quarantine` and the one before is
     opened; `healed` then says so in a sentence. Without a `quarantine` nothing is created, moved or removed.
 
@@ -46,11 +48,20 @@ class StoredTable:
         CollectionDamaged: no version can be read.
     """
 
-    def __init__(self, directory: Path, name: str, schema: pa.Schema, *, quarantine: Path | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        schema: pa.Schema,
+        *,
+        quarantine: Path | None,
+        optional: pa.Field | None = None,
+    ) -> None:
         self.path = directory / f"{name}.lance"
         self.healed: str | None = None
         self._name = name
         self._schema = schema
+        self._optional = optional
         if quarantine is None and not manifests(self.path):
             raise CollectionNotFound(f"{self.path}: there is no such table; run `mmsearch index`")
         if quarantine is not None:
@@ -68,6 +79,22 @@ class StoredTable:
     def version(self) -> int:
         """Number of the version that reads see and the next write follows."""
         return int(self._table.version)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns that the table has, and rows to write must have."""
+        return self._schema.append(self._optional) if self.has_optional else self._schema
+
+    @property
+    def has_optional(self) -> bool:
+        """Whether the table has the optional column."""
+        return self._optional is not None and self._optional.name in self._table.schema.names
+
+    def require_optional(self) -> None:
+        """Add the optional column where it is absent, null in every row; one commit, and no data is written."""
+        if self._optional is not None and not self.has_optional:
+            with self._writing():
+                self._table.add_columns(self._optional)
 
     def ids(self) -> Ids:
         """All ids (N,), ascending. They are read once and then kept in step with the writes."""
@@ -98,7 +125,7 @@ class StoredTable:
         if len(absent):
             raise KeyError(f"{self.path}: there is no row with id {absent[0]}")
         if not len(ids):
-            return self._schema.empty_table().select(list(columns))
+            return self.schema.empty_table().select(list(columns))
         with self._reading():
             selected = ["id", *(name for name in columns if name != "id")]
             table = self._table.take_row_ids(places[positions].tolist()).select(selected).to_arrow()
@@ -218,7 +245,7 @@ class StoredTable:
 
     def _check_readable(self) -> None:
         # A manifest of zeros opens as a table without columns, so opening alone proves nothing.
-        if self._table.schema.names != self._schema.names:
+        if self._table.schema.names != self.schema.names:
             found = ", ".join(self._table.schema.names) or "none"
             raise CollectionDamaged(f"{self.path}: its columns are not ours ({found}); run `mmsearch repair`")
         self._row_ids = self._ids = None

@@ -52,10 +52,12 @@ class Skipped:
 class Hit:
     """One answer to a query, best first by `score`.
 
-    `rank` starts at 1. `similarity` is always the raw cosine in [-1, 1]; `score` is what the order follows and equals
-    it unless `ranked_by` is "itm". `path` is a str with surrogateescape, so `open(hit.path)` works for every name.
-    `part` numbers the passage or row inside a text file; `locator` names it for a person ("line 12"). `missing` is
-    true when the file was not to be seen at the last look at its root.
+    `rank` starts at 1. `similarity` is always the raw cosine in [-1, 1]; `score` is what the order follows: the cosine,
+    or where the search was reranked, the cosine corrected for hubs and, if `ranked_by` is "itm", with what the matching
+    head said, whose `match_prob` in [0, 1] is how likely query and item belong together. `path` is a str with
+    surrogateescape, so `open(hit.path)` works for every name. `part` numbers the passage or row inside a text file;
+    `locator` names it for a person ("line 12"). `missing` is true when the file was not to be seen at the last look at
+    its root.
     """
 
     rank: int
@@ -110,7 +112,8 @@ class CollectionInfo:
     `model`, `fingerprint` and `dim` are None, and `snapshot` is 0, before the first run of indexing. `images`,
     `texts` are rows that can be found, `partial` and `missing` are among them; `failed` counts the files that could
     not be read, by reason, most first. `index_kinds` names the kinds of vector index in use ("exact", ...).
-    `disk_bytes` is everything under `path`.
+    `disk_bytes` is everything under `path`. `matchable` counts the images, missing ones included, that a search can
+    look at again with a matching head.
     """
 
     path: str
@@ -128,6 +131,7 @@ class CollectionInfo:
     index_kinds: tuple[str, ...]
     segments: int
     disk_bytes: int
+    matchable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

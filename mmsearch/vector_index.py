@@ -1,4 +1,4 @@
-"""The nearest rows of one block of vectors: exact for small blocks, FAISS for large ones; the only importer of faiss.
+"""The nearest rows of one block of vectors: exact for small blocks, FAISS for large ones.
 
 Whatever the kind, similarities are recomputed from the vectors themselves (`exact_search`), so kinds differ in speed
 and in which rows they may miss, never in a number. The codes in a FAISS file only speed things up; they can be made
@@ -21,8 +21,8 @@ from mmsearch.exact_search import (
     best_rows,
     exact_similarities,
     search_exact,
-    unit_float32,
 )
+from mmsearch.faiss_codes import faiss_module, rabitq_codes, set_threads, sqfp16_codes
 from mmsearch.index_recall import found_fraction, sample_queries
 
 IndexKind = Literal["exact", "sqfp16", "rabitq"]
@@ -31,11 +31,12 @@ INDEX_KINDS: tuple[IndexKind, ...] = get_args(IndexKind)
 # One pass over 10k float32 vectors of 512 components takes numpy 1.4 ms, less than importing faiss would.
 EXACT_MAX_ROWS = 10_000
 SQFP16_MAX_ROWS = 200_000
-# Below this, gathering the admitted rows is as quick as any index and misses nothing.
-_FEW_ALLOWED = 4096
-_TRAINING_ROWS = 20_000
-_BLOCK_ROWS = 16_384
-_SEED = 20_180
+# Below this, gathering the admitted rows is as quick as any index and misses nothing (0.2 ms; float16 rows are slow to
+# convert, so that 4,000 of them take ten times as long as FAISS takes to pick them out of 100,000).
+_FEW_ALLOWED = 256
+# From this share on, searching everything and dropping what is not admitted beats asking FAISS to look at each row's
+# admission, which doubles or triples the time: the usual case is a few deleted rows in a large segment.
+_MOSTLY_ALLOWED = 0.75
 
 RECALL_K = 10
 RECALL_WANTED = 0.99
@@ -102,6 +103,22 @@ class ExactIndex:
         return search_exact(self._vectors, queries, k, allowed)
 
 
+@dataclass(frozen=True, slots=True)
+class _Admission:
+    """How a search keeps to what is allowed: FAISS looks at `selection` alone, or at everything, and what the mask
+    `dropped` (N,) does not allow is dropped afterwards. At least `enough` candidates are to be left.
+    """
+
+    selection: Any
+    dropped: npt.NDArray[np.bool_] | None
+    enough: int
+
+    def admitted(self, candidates: Rows) -> npt.NDArray[np.bool_]:
+        """Which of the `candidates` (C,), -1 for none, may be found."""
+        real: npt.NDArray[np.bool_] = candidates >= 0
+        return real if self.dropped is None else real & self.dropped[candidates]
+
+
 class FaissIndex:
     """FAISS proposes `k * k_factor` candidates; the vectors themselves decide among them."""
 
@@ -121,11 +138,14 @@ class FaissIndex:
         admitted = len(self._vectors) if allowed is None else int(np.count_nonzero(allowed))
         similarities = np.empty((len(queries), k), np.float32)
         rows = np.empty((len(queries), k), np.int64)
-        selection = self._selection(allowed)
+        enough = max(k, RECALL_K) * self.info.k_factor
+        # 1-bit codes are told apart from what is not admitted for next to nothing, and their candidates cost more.
+        mostly = self.kind == "sqfp16" and admitted >= _MOSTLY_ALLOWED * len(self._vectors)
+        admission = _Admission(None if mostly else self._selection(allowed), allowed if mostly else None, enough)
         waiting = np.arange(len(queries))
-        wanted = max(k, RECALL_K) * self.info.k_factor
+        wanted = enough if admission.dropped is None else 2 * enough
         while len(waiting) and wanted * 4 < admitted and admitted > _FEW_ALLOWED:
-            complete = self._propose(queries, waiting, wanted, selection, (similarities, rows))
+            complete = self._propose(queries, waiting, wanted, admission, (similarities, rows))
             waiting = waiting[~complete]
             wanted *= 4
         if len(waiting):
@@ -133,28 +153,38 @@ class FaissIndex:
         return similarities, rows
 
     def _propose(
-        self, queries: Similarities, asked: Rows, wanted: int, selection: Any, answers: tuple[Similarities, Rows]
+        self,
+        queries: Similarities,
+        asked: Rows,
+        wanted: int,
+        admission: _Admission,
+        answers: tuple[Similarities, Rows],
     ) -> npt.NDArray[np.bool_]:
-        """Answer the queries numbered `asked` from `wanted` candidates each; true where no tie can have been cut."""
-        _set_threads(self._threads)
-        scores, candidates = self._codes.search(np.ascontiguousarray(queries[asked]), wanted, params=selection)
+        """Answer the queries numbered `asked` from `wanted` candidates each; true where no tie can have been cut, and
+        where as many candidates were admitted as the index needs for its recall.
+        """
+        set_threads(self._threads)
+        scores, candidates = self._codes.search(
+            np.ascontiguousarray(queries[asked]), wanted, params=admission.selection
+        )
         complete = np.empty(len(asked), np.bool_)
         k = answers[0].shape[1]
         for place, number in enumerate(asked):
-            found = candidates[place] >= 0
+            found = admission.admitted(candidates[place])
             similarities = exact_similarities(self._vectors, candidates[place][found], queries[number])
             best = best_rows(candidates[place][found], similarities, k)
             answers[0][number], answers[1][number] = best
             # Equal vectors have equal codes and so equal scores. A tie with the k-th best is cut off by the end of the
             # candidates only when the worst of all scores is one of its own.
             tied = scores[place][found][similarities == best[0][-1]]
-            complete[place] = len(tied) > 0 and scores[place].min() < tied.min() - _SCORE_ERROR[self.kind]
+            cut = len(tied) == 0 or scores[place].min() >= tied.min() - _SCORE_ERROR[self.kind]
+            complete[place] = not cut and len(similarities) >= admission.enough
         return complete
 
     def _selection(self, allowed: npt.NDArray[np.bool_] | None) -> Any:
         if allowed is None:
             return None
-        faiss = _faiss()
+        faiss = faiss_module()
         selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         if self.kind == "sqfp16":
             return faiss.SearchParameters(sel=selector)
@@ -162,7 +192,7 @@ class FaissIndex:
 
     def save(self, path: Path) -> None:
         """Write the codes to `path`, a new file; making it durable is the caller's work."""
-        _faiss().write_index(self._codes, str(path))
+        faiss_module().write_index(self._codes, str(path))
 
 
 def choose_kind(rows: int) -> IndexKind:
@@ -199,8 +229,8 @@ def load_index(path: Path, vectors: Vectors, info: IndexInfo, *, threads: int | 
     if info.kind == "exact":
         return ExactIndex(vectors)
     if info.kind == "sqfp16":
-        return FaissIndex(vectors, _sqfp16_codes(vectors), info, threads=threads)
-    faiss = _faiss()
+        return FaissIndex(vectors, sqfp16_codes(vectors), info, threads=threads)
+    faiss = faiss_module()
     try:
         codes = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
@@ -212,8 +242,8 @@ def load_index(path: Path, vectors: Vectors, info: IndexInfo, *, threads: int | 
 
 def _build_measured(vectors: Vectors, kind: IndexKind, threads: int | None) -> FaissIndex | None:
     """An index with the smallest k_factor that reaches the wanted recall, or None when none does."""
-    _set_threads(threads)
-    codes = _rabitq_codes(vectors) if kind == "rabitq" else _sqfp16_codes(vectors)
+    set_threads(threads)
+    codes = rabitq_codes(vectors) if kind == "rabitq" else sqfp16_codes(vectors)
     queries = sample_queries(vectors)
     _, expected = search_exact(vectors, queries, RECALL_K)
     recall = 0.0
@@ -228,54 +258,3 @@ def _build_measured(vectors: Vectors, kind: IndexKind, threads: int | None) -> F
         "an index of kind %s reaches recall %.3f, not %.2f: a more exact one is used", kind, recall, RECALL_WANTED
     )
     return None
-
-
-def _sqfp16_codes(vectors: Vectors) -> Any:
-    faiss = _faiss()
-    codes = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    if vectors.dtype == np.float16:
-        # The codes are the very bytes of the vectors: copying them is all there is to do when a snapshot is opened.
-        codes.add_sa_codes(vectors.view(np.uint8))
-    else:
-        _add_all(codes, vectors)
-    return codes
-
-
-def _rabitq_codes(vectors: Vectors) -> Any:
-    """1-bit RaBitQ fast-scan codes (Gao and Long 2024, arXiv 2405.12497) of the vectors, rotated at random and centred.
-
-    One inverted list around the mean serves as the centre: unlike FAISS's flat variant this one can search a selection
-    of rows. Without the rotation, vectors whose variance sits in few components lose up to half of their recall.
-    """
-    faiss = _faiss()
-    dim = vectors.shape[1]
-    sample = unit_float32(vectors[:: max(1, len(vectors) // _TRAINING_ROWS)])
-    rotation = faiss.RandomRotationMatrix(dim, dim)
-    rotation.init(_SEED)
-    centre = faiss.IndexFlat(dim, faiss.METRIC_INNER_PRODUCT)
-    centre.add(rotation.apply(sample).mean(axis=0, keepdims=True))
-    coded = faiss.IndexIVFRaBitQFastScan(centre, dim, 1, faiss.METRIC_INNER_PRODUCT)
-    codes = faiss.IndexPreTransform(rotation, coded)
-    coded.own_fields = codes.own_fields = True
-    for part in (centre, coded, rotation):
-        part.this.disown()
-    codes.train(sample)
-    _add_all(codes, vectors)
-    return codes
-
-
-def _add_all(codes: Any, vectors: Vectors) -> None:
-    for start in range(0, len(vectors), _BLOCK_ROWS):
-        codes.add(unit_float32(vectors[start : start + _BLOCK_ROWS]))
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        _faiss().omp_set_num_threads(threads)
-
-
-def _faiss() -> Any:
-    # Imported on first use: 60 ms that a collection of ten thousand photos never pays.
-    import faiss
-
-    return faiss

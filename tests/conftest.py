@@ -15,6 +15,12 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def tiny_itm_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with an image-text matching head and banks against hubs. Shared, so only read it."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny-itm", itm=True)
+
+
 @pytest.fixture(autouse=True)
 def own_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or writes the settings and collections of the person who runs it."""

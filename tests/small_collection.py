@@ -9,7 +9,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from tiny_model import COLOURS
 
@@ -18,7 +17,7 @@ from mmsearch.manifest import CollectionManifest, ModelRef, Root
 from mmsearch.model import Model
 from mmsearch.segment import SegmentRow
 from mmsearch.snapshot_manifest import SnapshotHead
-from mmsearch.snapshot_writer import SnapshotWriter
+from mmsearch.snapshot_writer import Block, SnapshotWriter
 
 CAPTIONS = ("red", "a green dog", "blue and white", "black\x1b[31m\nwhite", "yellow")
 ROOT_ID = 7
@@ -79,12 +78,12 @@ def write_small_collection(
     ]
     root = Root(ROOT_ID, os.fsencode(small.photos), small.photos.stat().st_dev if device is None else device)
     head = SnapshotHead(model.fingerprint, model.name, model.dim, (root,))
-    image_vectors = model.encode_images([small.photo(colour) for colour in COLOURS])
-    blocks = [(pictures, image_vectors), (captions, model.encode_texts(CAPTIONS))]
+    image_block = Block(pictures, *model.encode_images_with_tokens([small.photo(colour) for colour in COLOURS]))
+    blocks = [image_block, Block(captions, model.encode_texts(CAPTIONS))]
     small.directory.mkdir()
     model_ref = ModelRef(model.name, model.fingerprint, model.dim)
     manifests.write(small.directory, CollectionManifest(roots=(root,), model=model_ref, next_id=1000))
-    SnapshotWriter(small.directory).publish(head, previous=None, added=[(rows, np.asarray(v)) for rows, v in blocks])
+    SnapshotWriter(small.directory).publish(head, previous=None, added=blocks)
     return small
 
 

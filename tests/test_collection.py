@@ -269,3 +269,19 @@ def test_opening_and_importing_load_nothing_heavy(built: Place) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.splitlines() == ["[]", "[]"]
+
+
+def test_search_passes_on_whether_to_rerank_and_how_much_the_text_counts(
+    tmp_path: Path, tiny_itm_model_dir: Path
+) -> None:
+    for colour in ("red", "green", "blue"):
+        paint(tmp_path / "photos", f"{colour}.png", colour)
+    place = Place(tmp_path / "photos", tmp_path / "collection", tiny_itm_model_dir)
+    with place.open() as collection:
+        collection.add(place.photos)
+        assert collection.info().matchable == 3
+        assert all(hit.match_prob is not None for hit in collection.search("red"))
+        assert all(hit.match_prob is None for hit in collection.search("red", rerank=False))
+        for weight, colour in ((0.0, "green"), (1.0, "red")):
+            first, *_ = collection.search("red", image=place.photos / "green.png", text_weight=weight)
+            assert first.path == str(place.photos / f"{colour}.png")

@@ -44,10 +44,13 @@ Key = tuple[bytes, int]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a collection holds: the facts of each row, and the embeddings that a query finds."""
+    """What a collection holds: the facts of each row, and the embeddings that a query finds, with the tokens of those
+    that have some.
+    """
 
     rows: dict[Key, Facts]
     embeddings: dict[Key, NDArray[np.float32]]
+    tokens: dict[Key, NDArray[np.int8]]
 
 
 @dataclass(frozen=True)
@@ -116,15 +119,19 @@ def outcome(collection: Path, model: Model) -> Outcome:
     assert len(rows) == len(items)
     assert len({item.id for item in items}) == len(items)
     embeddings: dict[Key, NDArray[np.float32]] = {}
+    tokens: dict[Key, NDArray[np.int8]] = {}
     with Snapshot.open(collection) as snapshot:
         for number, segment in enumerate(snapshot.segments):
             for place in snapshot.live_rows(number).tolist():
-                row = snapshot.row(Candidate(number, place, int(segment.ids[place]), 0.0))
+                candidate = Candidate(number, place, int(segment.ids[place]), 0.0)
+                row = snapshot.row(candidate)
                 vector = snapshot.vector(row.id)
                 assert vector is not None
                 assert (row.path, row.part) not in embeddings
                 embeddings[row.path, row.part] = vector.copy()
-    return Outcome({(path, part): each for (_, path, part), each in rows.items()}, embeddings)
+                if (some := snapshot.tokens([candidate])) is not None:
+                    tokens[row.path, row.part] = some[0]
+    return Outcome({(path, part): each for (_, path, part), each in rows.items()}, embeddings, tokens)
 
 
 def stored_items(collection: Path, model: Model) -> list[Item]:
@@ -144,6 +151,11 @@ def assert_same(found: Outcome, expected: Outcome) -> None:
     assert found.embeddings.keys() == expected.embeddings.keys()
     for key, embedding in expected.embeddings.items():
         assert float(found.embeddings[key] @ embedding) >= 0.9999, key
+    assert expected.tokens or MODEL
+    assert found.tokens.keys() == expected.tokens.keys()
+    for key, tokens in expected.tokens.items():
+        # One step of rounding is what another batch may make of the same picture.
+        assert np.abs(found.tokens[key].astype(int) - tokens).max() <= 1, key
 
 
 # -- runs that are ended -----------------------------------------------------------------------------------------
@@ -205,8 +217,8 @@ def scene_of(base: Path, photos: Path, model_name: str, start: Path | None) -> S
 
 
 @pytest.fixture(scope="module")
-def model_name(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> str:
-    return MODEL or str(tiny_model_dir)
+def model_name(tmp_path_factory: pytest.TempPathFactory, tiny_itm_model_dir: Path) -> str:
+    return MODEL or str(tiny_itm_model_dir)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import typer
 
 from mmsearch.cli.options import DebugOption, JsonOption, ModelOption
 from mmsearch.cli.output import note, path_fields, print_json, print_lines
-from mmsearch.cli.query import hit_as_json
+from mmsearch.cli.query_answer import hit_as_json
 from mmsearch.cli.termination import end_in_good_order
 from mmsearch.safe_text import safe_path, safe_text
 

@@ -45,7 +45,9 @@ def eval(
     ] = None,
     rerank: Annotated[
         bool,
-        typer.Option("--rerank/--no-rerank", help="Reorder the best by a matching model (the bundled one has none)."),
+        typer.Option(
+            "--rerank/--no-rerank", help="Measure with the closer second look that a query takes, and without it too."
+        ),
     ] = False,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out and count what is missing, blank, doubled or unreadable.")
@@ -174,7 +176,7 @@ def _page(run: EvalRun) -> Iterator[str]:
     data = run.data
     split = f", split {safe_text(data.split)}" if data.split else ""
     yield (
-        f"{safe_text(run.system.model)} on {safe_text(data.name)}{split}:"
+        f"{safe_text(run.system.model)}{', reranked,' if run.system.rerank else ''} on {safe_text(data.name)}{split}:"
         f" {data.images:,} images, {data.captions:,} captions"
     )
     yield ""
@@ -200,6 +202,8 @@ def _page(run: EvalRun) -> Iterator[str]:
                 for side in (run.folds.text_to_image, run.folds.image_to_text)
             )
             yield f"{name:<14}{cells}over {run.folds.folds} folds of {run.folds.images:,} images"
+    if run.system.rerank:
+        yield from _embeddings_alone(run, recalls)
     yield ""
     yield f"{'Index':<14}{_ann(run.ann)}"
     if run.collection_ann is not None:
@@ -210,6 +214,22 @@ def _page(run: EvalRun) -> Iterator[str]:
     if run.mean_recall_interval is not None:
         yield ""
         yield "In brackets 95 % intervals, by resampling images. Ties count against the model."
+
+
+def _embeddings_alone(run: EvalRun, recalls: list[str]) -> Iterator[str]:
+    """What the same embeddings reach without reranking."""
+    yield ""
+    yield "By the embeddings alone:"
+    ks = [int(name.partition("@")[2]) for name in recalls]
+    sides = [
+        side.metrics([k for k in ks if k <= side.ranks.gallery])
+        for side in (run.plain.text_to_image, run.plain.image_to_text)
+    ]
+    for name in recalls:
+        cells = "".join(f"{_share(side[name]) if name in side else '-':<26}" for side in sides)
+        yield f"{name:<14}{cells}".rstrip()
+    if run.plain_mean_recall is not None:
+        yield f"{'mean recall':<14}{_share(run.plain_mean_recall)}"
 
 
 def _comparison(comparison: Comparison) -> Iterator[str]:

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption, ModelOption
+from mmsearch.cli.outcome import INTERRUPTED
 from mmsearch.cli.output import note, path_fields, print_json, print_lines
 from mmsearch.cli.termination import end_in_good_order
 from mmsearch.errors import PruneRefused, UsageError
 from mmsearch.types import IndexReport
 
-INTERRUPTED = 130
 SOME_SKIPPED = 3
 
 

@@ -80,6 +80,7 @@ def _as_json(about: CollectionInfo, failed: list[Skipped] | None) -> dict[str, A
         "partial": about.partial,
         "missing": about.missing,
         "failed": {reason.value: count for reason, count in about.failed},
+        "matchable": about.matchable,
         "index": {"kinds": list(about.index_kinds), "segments": about.segments},
         "faiss": faiss_build(versions),
         "versions": versions,
@@ -104,11 +105,20 @@ def _page(about: CollectionInfo) -> Iterator[str]:
     yield _row("Among them", f"{about.partial:,} read in part, {about.missing:,} missing")
     listed = ", ".join(f"{count:,} {reason.value}" for reason, count in about.failed)
     yield _row("Unreadable", f"{listed} (mmsearch info --errors lists them)" if listed else "none")
+    if about.images:
+        yield _row("Rerank", _rerank(about))
     if about.index_kinds:
         yield _row("Index", f"{', '.join(about.index_kinds)} ({about.segments:,} segments)")
     yield _row("FAISS", faiss_build(versions))
     named = {name: version for name, version in versions.items() if name not in _FAISS_BUILDS}
     yield _row("Versions", ", ".join(f"{name} {version}" for name, version in named.items()))
+
+
+def _rerank(about: CollectionInfo) -> str:
+    """Whether a search can look at its best images again."""
+    if not about.matchable:
+        return "not by a matching head: the images were indexed by a model without one"
+    return f"{about.matchable:,} images can be looked at again by the matching head"
 
 
 def _row(title: str, value: str) -> str:

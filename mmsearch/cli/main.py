@@ -1,17 +1,13 @@
-"""The command line as a whole: which commands there are, and what becomes of an error.
+"""The command line as a whole: which commands there are, and how their arguments are parsed.
 
 Only typer and the standard library are imported before a command runs, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer.main import get_command
@@ -19,68 +15,35 @@ from typer.main import get_command
 from mmsearch import __version__
 from mmsearch.cli.demo import demo
 from mmsearch.cli.eval import eval as measure
-from mmsearch.cli.index import INTERRUPTED, index
+from mmsearch.cli.index import index
 from mmsearch.cli.info import info
 from mmsearch.cli.options import DebugOption
-from mmsearch.cli.output import ReaderGoneError, note, print_lines
+from mmsearch.cli.outcome import INTERRUPTED, USAGE, exit_code_of, fill_closed_streams
+from mmsearch.cli.output import print_lines
 from mmsearch.cli.query import query
 from mmsearch.cli.repair import repair
-from mmsearch.errors import MMSearchError
+from mmsearch.cli.train import train
 
-FAILURE, USAGE = 1, 2
-
-COMMANDS: tuple[Callable[..., None], ...] = (index, query, measure, info, repair, demo)
+COMMANDS: tuple[Callable[..., None], ...] = (index, query, measure, train, info, repair, demo)
 
 
 def main() -> NoReturn:
     """Runs the command in `sys.argv` and exits with its code."""
-    _fill_closed_streams()
+    fill_closed_streams()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code of one command; errors are one line on stderr, and a traceback above it under `--debug`."""
-    library = logging.getLogger("mmsearch")
-    library.addHandler(warnings := _Notes(logging.WARNING))
-    try:
-        return _run(arguments)
-    finally:
-        library.removeHandler(warnings)
+    return exit_code_of(lambda: _parse_and_run(arguments), arguments)
 
 
-class _Notes(logging.Handler):
-    """What the library warns of, as lines like every other."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            note(record.getMessage())
-        except Exception:  # as every handler does: what is wrong with a warning is no reason to stop the work
-            self.handleError(record)
-
-
-def _run(arguments: Sequence[str]) -> int:
+def _parse_and_run(arguments: Sequence[str]) -> object:
     try:
         # Depending on its version the parser returns 130 for Ctrl-C, raises Abort, or lets the exception pass.
-        code = get_command(_app()).main(list(arguments), prog_name="mmsearch", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except ReaderGoneError:
-        return 0
-    except Exception as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        note(_words(error))
-        return getattr(error, "exit_code", FAILURE)
-    if code == INTERRUPTED:
-        note("interrupted")
-    return code if isinstance(code, int) else 0
-
-
-def _fill_closed_streams() -> None:
-    """Leads standard streams that were closed to nowhere; else a file opened later gets the number of one."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+        return get_command(_app()).main(list(arguments), prog_name="mmsearch", standalone_mode=False)
+    except typer.Abort:
+        return INTERRUPTED
 
 
 def _app() -> typer.Typer:
@@ -114,21 +77,3 @@ def _mmsearch(
     if context.invoked_subcommand is None:
         sys.stderr.write(context.get_help() + "\n")
         raise typer.Exit(USAGE)
-
-
-def _words(error: Exception) -> str:
-    """What went wrong, for a person. An error that nobody raised on purpose says its type, and how to see more."""
-    if isinstance(error, MMSearchError):
-        return str(error)
-    if (usage := _parser_complaint(error)) is not None:
-        return usage
-    return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
-
-
-def _parser_complaint(error: Any) -> str | None:
-    """What the argument parser complains about. Known by its shape: its class has moved between versions."""
-    if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
-        return None
-    context = getattr(error, "ctx", None)
-    command = "mmsearch" if context is None else context.command_path
-    return f"{error.format_message().rstrip('.')}; see {command} --help"

@@ -19,7 +19,12 @@ _TITLES: dict[Phase, str] = {
     "index": "Indexing",
     "publish": "Publishing",
     "embed": "Embedding",
+    "rerank": "Reranking",
     "score": "Scoring",
+    "check": "Looking at the pictures",
+    "prepare": "Preparing views",
+    "train": "Training",
+    "export": "Writing the model",
 }
 
 
@@ -39,6 +44,7 @@ def progress_bar() -> Iterator[ProgressCallback | None]:
         MofNCompleteColumn(),
         _rate_column(),
         TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
     )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as display:
         yield _Phases(display)
@@ -56,8 +62,8 @@ class _Phases:
         if task is None:
             for earlier in self._tasks.values():
                 self._display.stop_task(earlier)
-            task = self._tasks[event.phase] = self._display.add_task(_TITLES[event.phase], total=event.total)
-        self._display.update(task, completed=event.done, total=event.total)
+            task = self._tasks[event.phase] = self._display.add_task(_TITLES[event.phase], total=event.total, note="")
+        self._display.update(task, completed=event.done, total=event.total, note=event.note)
 
 
 def _rate_column() -> ProgressColumn:

@@ -99,10 +99,14 @@ class Batches:
         input_ids, mask = self.data.pieces.batch(rows)
         return input_ids, drop_positions(mask.bool(), self.config.word_drop).long()
 
-    def targets(self, images: Rows, rows: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the (I, T) and (T, I) targets of a batch of `images` and caption `rows` with their `owners`."""
+    def matches(self, images: Rows, rows: Tensor, owners: Tensor) -> Tensor:
+        """Return the bool (I, T) of which caption `rows`, with their `owners`, belong to which of `images`."""
         picked = torch.from_numpy(images)
-        matches = positives(picked, owners, self.image_text_ids[picked], self.text_ids[rows])
+        return positives(picked, owners, self.image_text_ids[picked], self.text_ids[rows])
+
+    def targets(self, images: Rows, rows: Tensor, matches: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the (I, T) and (T, I) targets of a batch of `images` and caption `rows` with their `matches`."""
+        picked = torch.from_numpy(images)
         image_targets, caption_targets = spread(matches), spread(matches.t())
         if self.config.teacher_share > 0:
             logits = self.image_sentences[picked] @ self.data.sentences[rows].t() * self.config.teacher_sharpness

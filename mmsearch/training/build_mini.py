@@ -31,7 +31,7 @@ from mmsearch.training.class_knowledge import (
 from mmsearch.training.dual_encoder import DualConfig, DualEncoder
 from mmsearch.training.export import Precision, image_graph, save_graph, text_graph
 from mmsearch.training.features import EarlyMaps, cached_early_maps, early_session, photo_view
-from mmsearch.training.fitting import FitConfig, fit
+from mmsearch.training.fitting import FitConfig, Lines, fit
 from mmsearch.training.onnx_check import check_parity, shipped_recalls
 from mmsearch.training.package import ModelFacts, write_manifest
 from mmsearch.training.pooling import mean_pool
@@ -49,10 +49,10 @@ from mmsearch.training.word_pieces import (
 
 logger = logging.getLogger("mmsearch.training.build_mini")
 
-LITE = "lite0"
-IMAGE_SIZE = (224, 224)
+LITE = "lite2"
+IMAGE_SIZE = (256, 256)
 VIEWS = 10  # the photo, its mirror image and eight random views
-NAME, VERSION = "mini", "0.1"
+NAME, VERSION = "mini", "0.2"
 LICENSE = "Apache-2.0 starting weights, tuned on Flickr8k photos given for non-commercial research; see MODEL_CARD.md"
 
 
@@ -122,7 +122,7 @@ def train(config: BuildConfig) -> DualEncoder:
     knowledge = class_knowledge(image_tower, (classifier[0], classifier[1]), training.views[0])
     model = DualEncoder(image_tower, text_tower, DualConfig())
     model.image_tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return fit(model, (training, validation), config.fit, log=logger.info, knowledge=knowledge)
+    return fit(model, (training, validation), config.fit, watcher=Lines(logger.info), knowledge=knowledge)
 
 
 def write_model(model: DualEncoder, directory: Path, precision: Precision) -> float:

@@ -11,8 +11,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from mmsearch.errors import DatasetError
+from mmsearch.images import load_rgb
 
 Pixels = npt.NDArray[np.uint8]
+LONGEST_SIDE = 1024  # pixels; several times what a model sees, so that a crop of a view is still sharp
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,12 @@ def read_captions(table: Path) -> CaptionedImages:
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """Return the decoded RGB image of `path`. The product's `mmsearch.images` can take this function's place."""
-    with Image.open(path) as image:
-        return image.convert("RGB")
+    """Return the upright RGB image of `path`, decoded as everywhere in mmsearch, its sides at most `LONGEST_SIDE`.
+
+    Raises:
+        UnreadableFile: it cannot be decoded.
+    """
+    return load_rgb(path, max_side=LONGEST_SIDE)
 
 
 def squash(image: Image.Image, size: tuple[int, int]) -> Pixels:

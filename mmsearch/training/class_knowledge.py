@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mmsearch.errors import ModelError
 from mmsearch.training.dual_encoder import DualEncoder
-from mmsearch.training.losses import itc_loss
+from mmsearch.training.losses import hard_negatives, itc_loss, itm_loss
 from mmsearch.training.starting_weights import packaged_file
 from mmsearch.training.word_pieces import WordPieces
 
@@ -84,31 +84,51 @@ def sample_classes(knowledge: Knowledge, images: Tensor, rng: np.random.Generato
 def pushed_tokens(tokens: Tensor, knowledge: Knowledge, classes: Tensor, rng: np.random.Generator) -> Tensor:
     """Return (K, N, 1280) of `tokens` (B, N, 1280), half of the positions pushed along the rows of `classes` (K,)."""
     base = tokens[torch.arange(len(classes)) % len(tokens)].detach().float()
-    where = torch.from_numpy(rng.random((len(base), base.shape[1], 1)) < 0.5)
+    where = torch.from_numpy(rng.random((len(base), base.shape[1], 1)) < 0.5).to(base.device)
     length = 2 * knowledge.config.push / knowledge.norms[classes]
-    step = knowledge.rows[classes] * length[:, None]
+    step = (knowledge.rows[classes] * length[:, None]).to(base.device)
     pushed: Tensor = (base + where * step[:, None, :]).clamp(0.0, 6.0)
     return pushed
 
 
 def knowledge_loss(
-    model: DualEncoder, knowledge: Knowledge, images: Tensor, states: tuple[Tensor, Tensor], rng: np.random.Generator
+    model: DualEncoder,
+    knowledge: Knowledge,
+    images: Tensor,
+    states: tuple[Tensor, Tensor],
+    drawing: tuple[np.random.Generator, torch.Generator],
 ) -> Tensor:
-    """Return the weighted sum of both terms, a scalar.
+    """Return the weighted sum of the terms, a scalar; with a matching head, it too has to tell the names apart.
 
     Args:
         images: int64 (B,), rows of `knowledge.logits`.
-        states: spatial tokens (B, N, 1280) and embeddings (B, D) of the same images.
+        states: the image tower's map (B, N, 1280) and embeddings (B, D) of the same images.
+        drawing: where random numbers come from, for classes and for negatives.
     """
-    tokens, embeddings = states
+    tower_map, embeddings = states
+    rng, generator = drawing
+    device = embeddings.device
     classes = sample_classes(knowledge, images, rng)
     prompts = classes + CLASSES * torch.from_numpy(rng.integers(0, len(PROMPTS), len(classes)))
-    with torch.autocast("cpu", torch.bfloat16):
-        names = model.embed_texts(*knowledge.prompts.batch(prompts))
-        pushed = model.embed_image_tokens(pushed_tokens(tokens, knowledge, classes, rng))
+    ids, mask = (each.to(device) for each in knowledge.prompts.batch(prompts))
+    words = model.text_tower(ids, mask)
+    names = model.text_head(words, mask.bool())
+    pushed_map = pushed_tokens(tower_map, knowledge, classes, rng)
+    pushed = model.embed_image_tokens(pushed_map)
     scale = model.logit_scale.detach()
-    posterior = torch.softmax(knowledge.logits[images][:, classes], dim=1)
+    posterior = torch.softmax(knowledge.logits[images][:, classes], dim=1).to(device)
     distilled = -(posterior * functional.log_softmax(scale * embeddings @ names.t(), dim=1)).sum(1).mean()
-    own = torch.eye(len(pushed))
-    named = itc_loss(scale * pushed @ names.t(), own, own)
-    return knowledge.config.share * (distilled + named)
+    own = torch.eye(len(pushed), device=device)
+    logits = scale * pushed @ names.t()
+    total = distilled + itc_loss(logits, own, own)
+    if model.matcher is not None and model.projector is not None:
+        tokens = model.projector(pushed_map)
+        every = torch.arange(len(tokens), device=device)
+        wrong, _ = hard_negatives(logits.detach(), own.bool(), generator)
+        found = model.matcher(
+            tokens.repeat(2, 1, 1), words[torch.cat([every, wrong])], mask.bool()[torch.cat([every, wrong])]
+        )
+        aligned = model.matcher.log_scale.detach().exp() * model.matcher.alignments(tokens, words, mask.bool())
+        total = total + itc_loss(aligned, own, own)
+        total = total + itm_loss(found, torch.cat([torch.ones(len(every)), torch.zeros(len(every))]).to(device))
+    return knowledge.config.share * total

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmsearch.training.fusion import FusionConfig, MatchHead, TokenProjector
 from mmsearch.training.pooling import Pool, PoolKind
 from mmsearch.training.towers import EfficientNetLite, MiniLM
 
@@ -39,6 +40,7 @@ class DualConfig:
             inputs=384, width=384, k=4, sharpness=0.0, hidden=0, position_drop=0.0, identity=True
         )
     )
+    fusion: FusionConfig | None = field(default_factory=FusionConfig)  # None for a model without an ITM head
     start_scale: float = 20.0
     largest_scale: float = 100.0
 
@@ -75,7 +77,10 @@ class Head(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return float32 embeddings (B, dim) of `states` (B, N, C) where the bool `mask` (B, N) holds."""
-        pooled = self.pool(self.project_states(states), mask)
+        if self.pool.kind == "mean":  # the mean of a linear map is the map of the mean, and that is far cheaper
+            pooled = self.project(self.pool(states, mask))
+        else:
+            pooled = self.pool(self.project_states(states), mask)
         embedding = self.out(pooled)
         if self.mlp is not None:
             embedding = embedding + self.mlp(pooled)
@@ -91,7 +96,10 @@ class DualEncoder(nn.Module):
         self.image_tower, self.text_tower = image_tower, text_tower
         self.image_head = Head(config.image, config.dim)
         self.text_head = Head(config.text, config.dim)
+        self.projector = TokenProjector(config.fusion) if config.fusion else None
+        self.matcher = MatchHead(config.fusion) if config.fusion else None
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.start_scale)))
+        self.logit_bias = nn.Parameter(torch.tensor(-10.0))  # only the sigmoid loss learns it
 
     @property
     def logit_scale(self) -> Tensor:
@@ -103,6 +111,17 @@ class DualEncoder(nn.Module):
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         embedding: Tensor = self.image_head(tokens, mask)
         return embedding
+
+    def match_tokens(self, tower_map: Tensor) -> Tensor:
+        """Return the tokens (B, N, token_dim) that the matching head reads, of the tower's map (B, M, 1280).
+
+        Raises:
+            ValueError: the model has no matching head.
+        """
+        if self.projector is None:
+            raise ValueError("the model has no matching head: give DualConfig a fusion")
+        tokens: Tensor = self.projector(tower_map)
+        return tokens
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Return embeddings (B, dim) of uint8 `pixels` (B, 3, H, W)."""

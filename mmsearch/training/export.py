@@ -1,12 +1,13 @@
 """Writes a trained dual encoder as `image.onnx` and `text.onnx` in compact precision, and checks them against torch.
 
-Convolution and linear weights are stored as float16 and cast to float32 when a session is created (constant folding),
-so arithmetic stays float32 and an embedding does not depend on its batch. The word table is stored as int8 with one
-scale a row; rows are gathered first and scaled afterwards, so that it is never expanded.
+Large weights are stored as float16, or as int8 with one scale an output, and become float32 when a session is created
+(constant folding), so arithmetic stays float32 and an embedding does not depend on its batch. The word table is stored
+as int8 with one scale a row; rows are gathered first and scaled afterwards, so that it is never expanded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from mmsearch.training.architecture import ARCHITECTURE, LOGIT_SCALE, architecture_json
 from mmsearch.training.dual_encoder import DualEncoder
+from mmsearch.training.fusion import TOKEN_STEP, MatchHead, quantised_tokens
 from mmsearch.training.tracing import traced
 
 _SMALLEST_HALVED = 1024  # elements; smaller tensors (biases, norms) stay float32: no gain, and they carry the offsets
@@ -30,6 +33,7 @@ class Precision:
 
     half_weights: bool = True
     int8_words: bool = True
+    int8_linears: bool = False  # linear maps only, the largest part of a transformer
 
 
 class _Images(nn.Module):
@@ -37,8 +41,12 @@ class _Images(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.model.embed_images(pixels)
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        tower_map = self.model.image_tower(pixels)
+        embedding = self.model.embed_image_tokens(tower_map)
+        if self.model.projector is None:
+            return (embedding,)
+        return embedding, quantised_tokens(self.model.match_tokens(tower_map))
 
 
 class _Texts(nn.Module):
@@ -46,23 +54,57 @@ class _Texts(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model.embed_texts(input_ids, attention_mask)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        states = self.model.text_tower(input_ids, attention_mask)
+        embedding: Tensor = self.model.text_head(states, attention_mask.bool())
+        return (embedding,) if self.model.matcher is None else (embedding, states)
+
+
+class _Matches(nn.Module):
+    def __init__(self, matcher: MatchHead) -> None:
+        super().__init__()
+        self.matcher = matcher
+
+    def forward(self, tokens: Tensor, states: Tensor, attention_mask: Tensor) -> Tensor:
+        logit: Tensor = self.matcher(tokens.float() * TOKEN_STEP, states, attention_mask.bool())
+        return logit
 
 
 def image_graph(model: DualEncoder, size: tuple[int, int]) -> ModelProto:
-    """Return the float32 graph pixels uint8 (B, 3, H, W) -> embedding float32 (B, D)."""
+    """Return the float32 graph pixels uint8 (B, 3, H, W) -> embedding float32 (B, D).
+
+    With a matching head also -> tokens int8 (B, N, C).
+    """
     pixels = torch.zeros((2, 3, *size), dtype=torch.uint8)
     axes = {"pixels": {0: torch.export.Dim("batch")}}
-    return traced(_Images(model), {"pixels": pixels}, axes, output="embedding")
+    outputs = ("embedding",) if model.projector is None else ("embedding", "tokens")
+    return traced(_Images(model), {"pixels": pixels}, axes, outputs=outputs)
 
 
 def text_graph(model: DualEncoder, max_tokens: int) -> ModelProto:
-    """Return the float32 graph input_ids, attention_mask int64 (B, L <= `max_tokens`) -> embedding float32 (B, D)."""
+    """Return the float32 graph input_ids, attention_mask int64 (B, L <= `max_tokens`) -> embedding float32 (B, D).
+
+    With a matching head also -> states float32 (B, L, C).
+    """
     ids = torch.ones((2, 8), dtype=torch.int64)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=2, max=max_tokens)}
     names = {"input_ids": ids, "attention_mask": ids.clone()}
-    return traced(_Texts(model), names, dict.fromkeys(names, axes), output="embedding")
+    outputs = ("embedding",) if model.matcher is None else ("embedding", "states")
+    return traced(_Texts(model), names, dict.fromkeys(names, axes), outputs=outputs)
+
+
+def match_graph(matcher: MatchHead) -> ModelProto:
+    """Return the float32 graph tokens int8 (B, N, C), states float32 (B, L, S), attention_mask int64 (B, L) -> logit (B,)."""
+    config = matcher.config
+    batch = torch.export.Dim("batch")
+    words = {0: batch, 1: torch.export.Dim("length", min=2, max=config.max_text_tokens)}
+    examples = {
+        "tokens": torch.zeros((2, config.tokens, config.token_dim), dtype=torch.int8),
+        "states": torch.zeros((2, 8, config.text_inputs)),
+        "attention_mask": torch.ones((2, 8), dtype=torch.int64),
+    }
+    axes = {"tokens": {0: batch}, "states": words, "attention_mask": words}
+    return traced(_Matches(matcher), examples, axes, outputs=("logit",))
 
 
 def quantised_rows(table: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
@@ -81,6 +123,32 @@ def _word_lookup(gather: NodeProto, table: npt.NDArray[np.float32]) -> tuple[lis
         helper.make_node("Gather", [f"{name}.scale", indices], [f"{output}.scale"], axis=0),
         helper.make_node("Cast", [f"{output}.int8"], [f"{output}.float"], to=TensorProto.FLOAT),
         helper.make_node("Mul", [f"{output}.float", f"{output}.scale"], [output]),
+    ]
+    return nodes, tensors
+
+
+def _linear_weights(graph: GraphProto) -> dict[str, int]:
+    """Return the names of matrices that are the weight of a linear map, each with the axis of its outputs."""
+    axes: dict[str, int] = {}
+    matrices = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm") and node.input[1] in matrices:
+            flipped = any(each.name == "transB" and each.i for each in node.attribute)
+            axes[node.input[1]] = 0 if flipped else 1
+    return axes
+
+
+def _int8_linear(
+    name: str, weight: npt.NDArray[np.float32], output_axis: int
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Return the nodes that make the matrix `name` of int8 numbers with one scale an output, and those tensors."""
+    rows, scales = quantised_rows(weight if output_axis == 0 else np.ascontiguousarray(weight.T))
+    if output_axis == 1:
+        rows, scales = np.ascontiguousarray(rows.T), scales.reshape(1, -1)
+    tensors = [numpy_helper.from_array(rows, f"{name}.int8"), numpy_helper.from_array(scales, f"{name}.scale")]
+    nodes = [
+        helper.make_node("Cast", [f"{name}.int8"], [f"{name}.float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{name}.float", f"{name}.scale"], [name]),
     ]
     return nodes, tensors
 
@@ -104,9 +172,15 @@ def compact(graph_model: ModelProto, precision: Precision) -> ModelProto:
         else:
             nodes.append(node)
     casts: list[NodeProto] = []
+    output_axes = _linear_weights(graph) if precision.int8_linears else {}
     for tensor in graph.initializer:
         weight = weights[tensor.name]
         if tensor.name in replaced:
+            continue
+        if tensor.name in output_axes and weight.dtype == np.float32 and weight.size >= _SMALLEST_HALVED:
+            new_nodes, new_tensors = _int8_linear(tensor.name, weight, output_axes[tensor.name])
+            casts += new_nodes
+            tensors += new_tensors
             continue
         if not (precision.half_weights and weight.dtype == np.float32 and weight.size >= _SMALLEST_HALVED):
             tensors.append(tensor)
@@ -118,6 +192,44 @@ def compact(graph_model: ModelProto, precision: Precision) -> ModelProto:
     graph.node.extend(kept)
     graph.initializer.extend(tensors)
     return model
+
+
+EXACT = Precision(half_weights=False, int8_words=False)
+# Of the image tower int8 loses more than it saves; of the text tower it halves what is left beside the word table.
+IMAGE_PRECISION, TEXT_PRECISION, MATCH_PRECISION = Precision(), Precision(int8_linears=True), Precision()
+
+
+def graphs_of(model: DualEncoder, size: tuple[int, int], max_tokens: int) -> dict[str, ModelProto]:
+    """Return the float32 graphs image.onnx, text.onnx and, with a matching head, itm.onnx, by file name.
+
+    The first two say in their metadata what shape the model has and what its logit scale was, for further training.
+
+    Args:
+        size: height and width of the pixels, in pixels.
+        max_tokens: word pieces that a text may have.
+    """
+    model = model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    notes = {ARCHITECTURE: architecture_json(model), LOGIT_SCALE: repr(float(model.logit_scale.detach()))}
+    graphs = {"image.onnx": image_graph(model, size), "text.onnx": text_graph(model, max_tokens)}
+    for graph in graphs.values():
+        onnx.helper.set_model_props(graph, notes)
+    if model.matcher is not None:
+        graphs["itm.onnx"] = match_graph(model.matcher)
+    return graphs
+
+
+def save_graphs(graphs: Mapping[str, ModelProto], directory: Path, *, exact: bool = False) -> None:
+    """Write `graphs`, by file name, into `directory`: compact, or `exact`, in float32, to compare with torch."""
+    precisions = {"image.onnx": IMAGE_PRECISION, "text.onnx": TEXT_PRECISION, "itm.onnx": MATCH_PRECISION}
+    for name, graph in graphs.items():
+        save_graph(graph, directory / name, EXACT if exact else precisions[name])
+
+
+def write_graphs(
+    model: DualEncoder, directory: Path, size: tuple[int, int], max_tokens: int, *, exact: bool = False
+) -> None:
+    """Write what `graphs_of` gives into `directory`, as `save_graphs` does."""
+    save_graphs(graphs_of(model, size, max_tokens), directory, exact=exact)
 
 
 def save_graph(graph: ModelProto, path: Path, precision: Precision) -> None:

@@ -5,6 +5,7 @@ One pass over 6000 photos costs about half a minute of two cores; ONNX Runtime i
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mmsearch.durable import fsync_dir, fsync_file
 from mmsearch.training.captions import Pixels, open_rgb, squash
 from mmsearch.training.towers import EfficientNetLite
 from mmsearch.training.tracing import traced
@@ -41,7 +43,7 @@ def early_session(tower: EfficientNetLite, size: tuple[int, int], threads: int) 
     """Return an ONNX Runtime session for the early half of `tower` at `size` = (H, W)."""
     example = torch.zeros((2, 3, *size), dtype=torch.uint8)
     axes = {"pixels": {0: torch.export.Dim("batch")}}
-    graph = traced(_EarlyHalf(tower), {"pixels": example}, axes, output="map")
+    graph = traced(_EarlyHalf(tower), {"pixels": example}, axes, outputs=("map",))
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     return ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -95,8 +97,12 @@ def cached_early_maps(
             if maps is None:
                 shape = (len(paths), *batch.shape[1:])
                 maps = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+                with unfinished.open("r+b") as file:  # a disk that fills up later would end the process by a signal
+                    os.posix_fallocate(file.fileno(), 0, unfinished.stat().st_size)
             maps[done : done + len(batch)] = batch
             done += len(batch)
+        fsync_file(unfinished)
         unfinished.replace(cache)
+        fsync_dir(cache.parent)
     loaded: EarlyMaps = np.load(cache, mmap_mode="r", allow_pickle=False)
     return loaded

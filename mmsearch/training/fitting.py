@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,22 @@ from mmsearch.training.batches import BatchConfig, Batches, Dataset, Rows, as_ma
 from mmsearch.training.class_knowledge import Knowledge, knowledge_loss
 from mmsearch.training.dual_encoder import DualEncoder
 from mmsearch.training.features import EarlyMaps
-from mmsearch.training.losses import itc_loss
+from mmsearch.training.masked_modelling import MaskedModelling
+from mmsearch.training.objectives import (
+    Objectives,
+    alignment_loss,
+    contrast_loss,
+    masked_losses,
+    matching_loss,
+    one_caption_each,
+    see,
+)
 from mmsearch.training.towers import EARLY_STAGES
 from mmsearch.training.validation import Recalls, recalls
 from mmsearch.training.weight_average import WeightAverage
 from mmsearch.training.word_pieces import WordPieces
 
 Log = Callable[[str], None]
-_TEXT_CHUNKS = 4  # captions are sorted by length and cut in four, so that one long caption does not pad all the others
 
 
 @dataclass(frozen=True)
@@ -42,17 +50,26 @@ class FitConfig:
     average_decay: float = 0.99  # of the average of the weights, a step
     validate_every: int = 4  # epochs
     seed: int = 0
+    objectives: Objectives = field(default_factory=Objectives)
     batches: BatchConfig = field(default_factory=BatchConfig)
+
+
+def autocast(model: DualEncoder) -> torch.autocast:
+    """Return the context in which `model` computes: bfloat16 where its device is quick at it, float32 elsewhere."""
+    device = model.log_scale.device.type
+    quick = torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device, torch.bfloat16, enabled=quick)
 
 
 @torch.no_grad()
 def encode_captions(model: DualEncoder, pieces: WordPieces, batch: int = 250) -> npt.NDArray[np.float32]:
     """Return float32 embeddings (T, D) of all `pieces`, in their order."""
-    order = torch.argsort(pieces.lengths)
+    order, device = torch.argsort(pieces.lengths), model.log_scale.device
     parts = []
     for start in range(0, len(order), batch):
-        with torch.autocast("cpu", torch.bfloat16):
-            parts.append(model.embed_texts(*pieces.batch(order[start : start + batch])))
+        ids, mask = (each.to(device) for each in pieces.batch(order[start : start + batch]))
+        with autocast(model):
+            parts.append(model.embed_texts(ids, mask).cpu())
     embeddings: npt.NDArray[np.float32] = torch.cat(parts)[torch.argsort(order)].numpy()
     return embeddings
 
@@ -62,8 +79,9 @@ def encode_maps(model: DualEncoder, maps: EarlyMaps, batch: int = 128) -> npt.ND
     """Return float32 embeddings (N, D) of cached early maps."""
     parts = []
     for start in range(0, len(maps), batch):
-        with torch.autocast("cpu", torch.bfloat16):
-            parts.append(model.embed_image_tokens(model.image_tower.late(as_map(maps[start : start + batch]))))
+        early = as_map(maps[start : start + batch]).to(model.log_scale.device)
+        with autocast(model):
+            parts.append(model.embed_image_tokens(model.image_tower.late(early)).cpu())
     embeddings: npt.NDArray[np.float32] = torch.cat(parts).numpy()
     return embeddings
 
@@ -96,16 +114,27 @@ def parameter_groups(model: DualEncoder, config: FitConfig) -> list[dict[str, An
     return [{"params": p, "lr": rate, "peak": rate, "weight_decay": d} for (rate, d), p in groups.items()]
 
 
-class _Loop:
+class Loop:
     """One training run: what a step needs, and how far it has come."""
 
     def __init__(self, model: DualEncoder, train: Dataset, config: FitConfig, knowledge: Knowledge | None) -> None:
         self.model, self.config, self.knowledge = model, config, knowledge
-        self.batches = Batches(train, config.batches, np.random.default_rng(config.seed))
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, config))
+        self.rng = np.random.default_rng(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)  # on the CPU: it draws the same on every device
+        self.batches = Batches(train, config.batches, self.rng)
         self.average = WeightAverage(model, config.average_decay)
+        self.masked: MaskedModelling | None = None
+        groups = parameter_groups(model, config)
+        if config.objectives.masked:
+            if model.config.fusion is None:
+                raise ValueError("masked objectives need a model with a matching head: give DualConfig a fusion")
+            self.masked = MaskedModelling(model.config.fusion).to(model.log_scale.device)
+            groups += [{"params": list(self.masked.parameters()), "lr": 0.0, "peak": config.head_rate}]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
         self.warm_steps = int(config.warm_epochs * self.batches.steps)
         self.step_number, self.last_step = 0, config.epochs * self.batches.steps
+        self.epoch = 0  # the pass that is running or done, counted from 1
+        self.todo: list[Rows] = []  # the photo rows of the steps that are left of it
 
     def set_rates(self) -> None:
         """Set every group's rate: a cosine over the run, with a linear rise of half a pass once the group learns."""
@@ -115,35 +144,73 @@ class _Loop:
             rise = (self.step_number - start + 1) / max(1.0, self.batches.steps / 2)
             group["lr"] = group["peak"] * min(1.0, max(0.0, rise)) * cosine
 
-    def loss(self, images: Rows) -> Tensor:
-        """Return the loss of one batch, a scalar."""
-        model, batches = self.model, self.batches
-        rows, owners = batches.captions(images)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.set_grad_enabled(self.step_number >= self.warm_steps):
-                tokens = model.image_tower.late(batches.maps(images))
-                words = [batches.words(part) for part in rows.chunk(_TEXT_CHUNKS)]
-                states = [(model.text_tower(ids, mask), mask.bool()) for ids, mask in words]
-            image_embeddings = model.embed_image_tokens(tokens)
-            text_embeddings = torch.cat([model.text_head(s, mask) for s, mask in states])
-        logits = model.logit_scale * image_embeddings @ text_embeddings.t()
-        loss = itc_loss(logits, *batches.targets(images, rows, owners))
-        if self.knowledge is not None:
-            seen = (tokens, image_embeddings)
-            loss = loss + knowledge_loss(model, self.knowledge, torch.from_numpy(images), seen, batches.rng)
-        return loss
+    def losses(self, images: Rows) -> dict[str, Tensor]:
+        """Return the weighted losses of one batch, scalars by name; their sum is what is learned from."""
+        model, batches, ask = self.model, self.batches, self.config.objectives
+        losses: dict[str, Tensor] = {}
+        with autocast(model):
+            seen, rows = see(model, batches, images, towers_learn=self.step_number >= self.warm_steps)
+            targets = batches.targets(images, rows, seen.matches.cpu())
+            losses["itc"] = ask.itc * contrast_loss(model, seen, targets, ask.contrast)
+            if ask.itm > 0 or ask.masked:
+                tokens = model.match_tokens(seen.tower_map)
+                picked = one_caption_each(seen.own, self.rng)
+            if ask.itm > 0 and ask.align > 0:
+                losses["align"] = ask.align * alignment_loss(model, seen, tokens, targets)
+            if ask.itm > 0:
+                losses["itm"] = ask.itm * matching_loss(model, seen, tokens, picked, self.generator)
+            if self.masked is not None:
+                losses["masked"] = masked_losses(model, self.masked, seen, (tokens, picked, self.generator), ask)
+            if self.knowledge is not None:
+                states, drawing = (seen.tower_map, seen.images), (self.rng, self.generator)
+                losses["classes"] = knowledge_loss(model, self.knowledge, torch.from_numpy(images), states, drawing)
+        return losses
 
-    def step(self, images: Rows) -> float:
-        """Learn from one batch; return its loss."""
+    def step(self, images: Rows) -> dict[str, float]:
+        """Learn from one batch; return its losses by name."""
         self.set_rates()
-        loss = self.loss(images)
+        losses = self.losses(images)
         self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], self.config.clip)
+        torch.autograd.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(learning, self.config.clip)
         self.optimizer.step()
         self.average.update(self.model)
         self.step_number += 1
-        return float(loss.detach())
+        return {name: float(loss.detach()) for name, loss in losses.items()}
+
+
+class Watcher(Protocol):
+    """Follows a run: shows it, saves it, or ends it by raising."""
+
+    def begin(self, loop: Loop) -> None:
+        """Before the first step; may put the state of an earlier run into `loop`."""
+
+    def stepped(self, loop: Loop, losses: Mapping[str, float]) -> None:
+        """After each step, with its weighted losses by name."""
+
+    def passed(self, loop: Loop, losses: Mapping[str, float], recalls: Recalls | None) -> None:
+        """After each pass: the mean losses of the steps this process did of it, and recalls where they were measured."""
+
+
+class Lines:
+    """A watcher that writes one line a pass."""
+
+    def __init__(self, log: Log) -> None:
+        self.log, self.start = log, time.monotonic()
+
+    def begin(self, loop: Loop) -> None:
+        """Do nothing."""
+
+    def stepped(self, loop: Loop, losses: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def passed(self, loop: Loop, losses: Mapping[str, float], recalls: Recalls | None) -> None:
+        """Write the line."""
+        means = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        line = f"epoch {loop.epoch} {means} scale {float(loop.model.logit_scale.detach()):.1f}"
+        measured = "" if recalls is None else f" | {recalls}"
+        self.log(f"{line}{measured} ({time.monotonic() - self.start:.0f} s)")
 
 
 def fit(
@@ -151,14 +218,14 @@ def fit(
     data: tuple[Dataset, Dataset],
     config: FitConfig,
     *,
-    log: Log,
+    watcher: Watcher,
     knowledge: Knowledge | None = None,
 ) -> DualEncoder:
     """Return the averaged weights after training `model` in place.
 
     Args:
-        data: the training and the validation set; the second only steers what `log` is told.
-        log: receives one line an epoch.
+        data: the training and the validation set; the second only steers what `watcher` is told.
+        watcher: is told of each step and pass; what it raises ends the run.
         knowledge: what the image tower's classifier says of the training photos, to be kept.
 
     Raises:
@@ -166,13 +233,26 @@ def fit(
     """
     torch.manual_seed(config.seed)
     freeze(model, config)
-    loop, start = _Loop(model, data[0], config, knowledge), time.monotonic()
+    loop = Loop(model, data[0], config, knowledge)
+    watcher.begin(loop)
     last = min(config.stop_after, config.epochs)
-    for epoch in range(1, last + 1):
-        model.train()
-        losses = [loop.step(images) for images in loop.batches.epoch()]
-        line = f"epoch {epoch} loss {np.mean(losses):.3f} scale {float(model.logit_scale.detach()):.1f}"
-        if epoch % config.validate_every == 0 or epoch == last:
-            line += f" | {validate(loop.average.model, data[1])}"
-        log(f"{line} ({time.monotonic() - start:.0f} s)")
+    while loop.epoch < last or loop.todo:
+        if not loop.todo:
+            loop.epoch, loop.todo = loop.epoch + 1, loop.batches.epoch()
+        losses = _pass(loop, watcher)
+        measure = loop.epoch % config.validate_every == 0 or loop.epoch == last
+        watcher.passed(loop, losses, validate(loop.average.model, data[1]) if measure else None)
     return loop.average.model
+
+
+def _pass(loop: Loop, watcher: Watcher) -> dict[str, float]:
+    """Do the steps that are left of a pass; return their mean losses by name."""
+    loop.model.train()
+    sums: dict[str, float] = {}
+    steps = len(loop.todo)
+    while loop.todo:
+        losses = loop.step(loop.todo.pop(0))
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value / steps
+        watcher.stepped(loop, losses)
+    return sums

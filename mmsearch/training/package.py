@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from mmsearch.model_facts import Direction, HubnessFacts, ItmFacts
+from mmsearch.training.fusion import FusionConfig
 from mmsearch.training.validation import Recalls
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+MATCH_FILE = "itm.onnx"
+CANDIDATES = 20  # that the matching head looks at; more buys nothing (Geigle et al. 2021, arXiv 2103.11920, Table 9)
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,21 @@ class ModelFacts:
     images: int
     captions: int
     recalls: Recalls
+    itm: ItmFacts | None = None
+    hubness: Mapping[Direction, HubnessFacts] = field(default_factory=dict)
+
+
+def match_facts(fusion: FusionConfig, *, max_tokens: int, weight: float) -> ItmFacts:
+    """Return what the manifest says of a matching head of the shape `fusion` that counts `weight` beside the cosine."""
+    return ItmFacts(
+        file=MATCH_FILE,
+        tokens=fusion.tokens,
+        token_dim=fusion.token_dim,
+        state_dim=fusion.text_inputs,
+        max_text_tokens=min(fusion.max_text_tokens, max_tokens),
+        candidates=CANDIDATES,
+        weight=weight,
+    )
 
 
 def file_facts(path: Path) -> dict[str, str | int]:
@@ -66,6 +86,8 @@ def manifest(directory: Path, facts: ModelFacts) -> dict[str, object]:
             },
         },
         "license": facts.license,
+        **({} if facts.itm is None else {"itm": asdict(facts.itm)}),
+        **({"hubness": {side: asdict(bank) for side, bank in facts.hubness.items()}} if facts.hubness else {}),
         "files": {name: file_facts(directory / name) for name in names},
     }
 

@@ -97,6 +97,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, config: ImageTowerConfig) -> None:
         super().__init__()
+        self.config = config
         self.stem = SameConv(3, STEM_CHANNELS, 3, stride=2)
         stages: list[nn.Sequential] = []
         inputs = STEM_CHANNELS
@@ -177,6 +178,7 @@ class MiniLM(nn.Module):
 
     def __init__(self, config: TextTowerConfig) -> None:
         super().__init__()
+        self.config = config
         self.word_embeddings = nn.Embedding(config.vocabulary, config.width)
         self.position_embeddings = nn.Embedding(config.max_tokens, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)

@@ -6,11 +6,12 @@ import logging
 import warnings
 from collections.abc import Mapping
 
+import numpy as np
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
 
-_RESULT = "result_to_rename"
+TRANSPOSED = ".transposed"
 
 
 def traced(
@@ -18,9 +19,11 @@ def traced(
     examples: Mapping[str, Tensor],
     dynamic: Mapping[str, dict[int, torch.export.Dim]],
     *,
-    output: str,
+    outputs: tuple[str, ...],
 ) -> ModelProto:
-    """Return the graph of `module` with inputs named as `examples` are, in order, and one output named `output`.
+    """Return the graph of `module` with inputs named as `examples` are and outputs named `outputs`, both in order.
+
+    Weights are named after the parameters of `module`, those that the exporter has transposed with `TRANSPOSED` added.
 
     Args:
         examples: one tensor an input; axes that `dynamic` does not name keep their length.
@@ -36,7 +39,7 @@ def traced(
             module.eval(),
             tuple(examples.values()),
             input_names=list(examples),
-            output_names=[_RESULT],
+            output_names=[f"result_{name}_to_rename" for name in outputs],
             dynamic_shapes=tuple(dynamic.values()),
             dynamo=True,
             verbose=False,
@@ -45,9 +48,28 @@ def traced(
         raise RuntimeError("torch.onnx.export returned no program")
     model: ModelProto = program.model_proto
     # The exporter may have used the wanted name inside the graph already, so the result gets its name only now.
-    for old, new in ((output, f"inner_{output}"), (_RESULT, output)):
-        _rename(model, old, new)
+    for output in outputs:
+        for old, new in ((output, f"inner_{output}"), (f"result_{output}_to_rename", output)):
+            _rename(model, old, new)
+    _name_weights(model, module)
     return without_traces(model)
+
+
+def _name_weights(model: ModelProto, module: nn.Module) -> None:
+    """Give weights that the exporter folded into constants the names of their parameters back."""
+    known = {tensor.name for tensor in model.graph.initializer}
+    names: dict[tuple[tuple[int, ...], bytes], str] = {}
+    for name, parameter in module.named_parameters():
+        if name not in known and parameter.ndim == 2:
+            values = parameter.detach().float().cpu().numpy()
+            names[values.T.shape, np.ascontiguousarray(values.T).tobytes()] = name + TRANSPOSED
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        wanted = names.get((values.shape, values.tobytes())) if values.dtype == np.float32 else None
+        if wanted is not None and wanted not in known:
+            known.add(wanted)
+            _rename(model, tensor.name, wanted)
+            tensor.name = wanted
 
 
 def _rename(model: ModelProto, old: str, new: str) -> None:

@@ -16,7 +16,7 @@ from small_collection import SmallCollection
 
 import mmsearch
 from mmsearch.cli import main as main_module
-from mmsearch.cli import query as query_module
+from mmsearch.cli import query_answer
 from mmsearch.cli.info import info
 from mmsearch.cli.main import COMMANDS, run
 from mmsearch.errors import CollectionBusy, CollectionDamaged, MMSearchError, UsageError
@@ -152,7 +152,7 @@ def test_a_settings_file_with_a_slip_stops_every_command(cli: Cli) -> None:
 
 
 def test_an_interrupt_ends_with_130_and_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query_module, "_from_stdin", lambda: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(query_answer, "_from_stdin", lambda: signal.raise_signal(signal.SIGINT))
     outcome = cli("query", "-")
     assert (outcome.code, outcome.out, outcome.err) == (130, b"", "mmsearch: interrupted\n")
 
@@ -169,7 +169,7 @@ def test_a_warning_of_the_library_is_one_safe_line_like_every_other(cli: Cli, mo
     assert logging.getLogger("mmsearch").handlers == []
 
 
-@pytest.mark.parametrize("late", ["typer", "mmsearch.cli.main", "mmsearch.search"])
+@pytest.mark.parametrize("late", ["mmsearch.cli.quick", "typer", "mmsearch.cli.main", "mmsearch.search"])
 def test_an_interrupt_while_modules_are_loaded_is_one_line_too(at_small: SmallCollection, late: str) -> None:
     script = (
         "import runpy, sys\n"
@@ -178,7 +178,7 @@ def test_an_interrupt_while_modules_are_loaded_is_one_line_too(at_small: SmallCo
         f"        if name == {late!r}:\n"
         "            raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupting())\n"
-        "sys.argv[1:] = ['query', 'red']\n"
+        "sys.argv[1:] = ['query', '--text=red']\n"
         "runpy.run_module('mmsearch', run_name='__main__', alter_sys=True)\n"
     )
     outcome = python("-c", script)

@@ -43,6 +43,7 @@ def test_the_page_shows_collection_roots_model_counts_index_and_versions(
     assert page["Roots"] == str(indexed)
     assert (page["Images"], page["Texts"]) == ("2", "1")
     assert page["Unreadable"].startswith("1 unidentified")
+    assert page["Rerank"].endswith("indexed by a model without one")
     assert page["Index"].startswith("exact")
     assert page["FAISS"].startswith("faiss-")
     assert "onnxruntime " in page["Versions"]
@@ -59,6 +60,17 @@ def test_json_has_the_same_facts(indexed: Path, cli: Cli) -> None:
     assert facts["index"]["kinds"] == ["exact"]
     assert facts["disk_bytes"] > 0
     assert "errors" not in facts
+
+
+def test_images_with_tokens_are_counted(
+    indexed: Path, cli: Cli, tiny_itm_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("info", "--json").json["matchable"] == 0
+    monkeypatch.setenv("MMSEARCH_COLLECTION", str(indexed.parent / "with-tokens"))
+    monkeypatch.setenv("MMSEARCH_MODEL", str(tiny_itm_model_dir))
+    assert cli("index", indexed).code == 0
+    assert cli("info", "--json").json["matchable"] == 2
+    assert any(line.startswith("Rerank      2 images can be looked at again") for line in cli("info").lines)
 
 
 def test_errors_are_listed_with_reason_and_an_escaped_name(indexed: Path, cli: Cli) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from running import Cli, Outcome, in_process, python
-from small_collection import CAPTIONS, ODD_NAME, SmallCollection
+from small_collection import CAPTIONS, ODD_NAME, SmallCollection, write_small_collection
 from tiny_model import COLOURS, write_tiny_model
 
+from mmsearch.model import load_model
 from mmsearch.safe_text import safe_path
 
 HIT_KEYS = [
@@ -95,6 +96,7 @@ def test_json_says_what_was_asked(at_small: SmallCollection, cli: Cli) -> None:
         "under": str(folder),
         "min_similarity": -1.0,
         "rerank": False,
+        "text_weight": 0.5,
     }
     assert [hit["text"] for hit in asked.json["hits"]].count(CAPTIONS[3]) == 1
 
@@ -285,3 +287,49 @@ def test_output_in_a_poor_encoding_is_escaped_not_refused(
     assert in_process("query", "犬", "--json").json["query"]["text"] == "犬"
     shown = python("-c", "from mmsearch.cli.output import print_lines; print_lines(['犬.jpg'])")
     assert (shown.code, shown.out) == (0, b"\\u72ac.jpg\n")
+
+
+@pytest.fixture
+def at_reranked(tmp_path: Path, tiny_itm_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> SmallCollection:
+    """A collection of a model with a matching head, which commands use that name none."""
+    small = write_small_collection(tmp_path, load_model(tiny_itm_model_dir, threads=1))
+    monkeypatch.setenv("MMSEARCH_COLLECTION", str(small.directory))
+    monkeypatch.setenv("MMSEARCH_MODEL", str(tiny_itm_model_dir))
+    return small
+
+
+def test_a_model_with_a_head_says_how_likely_a_match_is(at_reranked: SmallCollection, cli: Cli) -> None:
+    first, *_ = cli("query", "red").lines
+    assert first == f"1   1.000   98 % match  {at_reranked.photo('red')}"
+    value = cli("query", "red", "--json").json
+    assert value["query"]["rerank"] is True
+    hit = value["hits"][0]
+    assert (hit["ranked_by"], hit["similarity"], hit["match_prob"]) == ("itm", 1.0, pytest.approx(0.982014, abs=2e-6))
+    scores = [hit["score"] for hit in value["hits"]]
+    assert scores == sorted(scores, reverse=True)
+    assert value["timing_ms"]["rerank"] > 0
+
+
+def test_texts_stand_in_one_column_under_their_verdict(at_reranked: SmallCollection, cli: Cli) -> None:
+    lines = cli("query", at_reranked.photo("yellow"), "--to", "texts", "-k", "1").lines
+    assert lines == [
+        f"1   1.000   98 % match  {at_reranked.photos / 'captions.txt'}, paragraph 5",
+        f"{'':24}yellow",
+    ]
+
+
+def test_no_rerank_is_the_plain_search(at_reranked: SmallCollection, cli: Cli) -> None:
+    value = cli("query", "red", "--no-rerank", "--json").json
+    assert value["query"]["rerank"] is False
+    for hit in value["hits"]:
+        assert (hit["ranked_by"], hit["score"], hit["match_prob"]) == ("similarity", hit["similarity"], None)
+    assert cli("query", "red", "--no-rerank").lines[0] == f"1   1.000  {at_reranked.photo('red')}"
+
+
+def test_text_weight_says_how_much_the_sentence_counts(at_reranked: SmallCollection, cli: Cli) -> None:
+    photo = at_reranked.photo("blue")
+    for weight, colour in (("0", "blue"), ("1", "green")):
+        found = cli("query", photo, "--text", "green", "--text-weight", weight, "--json").json
+        assert found["query"]["text_weight"] == float(weight)
+        assert found["hits"][0]["path"] == at_reranked.photo(colour)
+    assert cli("query", photo, "--text", "green", "--text-weight", "2").code == 2

@@ -32,3 +32,13 @@ def finished(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     dataset = load_dataset(write_colour_pairs(tmp_path_factory.mktemp("colours")))
     embedded = embed(dataset, model, options)
     return Finished(model, embedded, evaluate_embedded(embedded, model, options))
+
+
+@pytest.fixture(scope="session")
+def reranked(tiny_itm_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The colour pictures and a model with a matching head, measured with `rerank`."""
+    options = EvalOptions(use_cache=False, resamples=500, folds=2, rerank=True)
+    model = load_model(tiny_itm_model_dir, threads=1)
+    dataset = load_dataset(write_colour_pairs(tmp_path_factory.mktemp("colours")))
+    embedded = embed(dataset, model, options)
+    return Finished(model, embedded, evaluate_embedded(embedded, model, options))

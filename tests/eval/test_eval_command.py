@@ -61,6 +61,28 @@ def test_save_then_compare(table: str, tmp_path: Path, capfd: pytest.CaptureFixt
     assert "no difference shown; 0 queries won, 0 lost" in capfd.readouterr().out
 
 
+def test_reranked_numbers_stand_above_those_of_the_embeddings_alone(
+    table: str, tmp_path: Path, tiny_itm_model_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = str(tiny_itm_model_dir)
+    saved = str(tmp_path / "plain.json")
+    plain = as_json(capfd, table, "--model", model, "--save", saved)
+    value = as_json(capfd, table, "--model", model, "--rerank", "--compare", saved)
+    assert (plain["rerank"], value["rerank"]) == (False, True)
+    assert value["embedding_only"] == plain["embedding_only"]
+    assert value["comparison"]["after"] == f"{value['comparison']['before']}, reranked"
+    assert run(["eval", table, "--model", model, "--rerank"]) == 0
+    out = capfd.readouterr().out
+    assert "tiny, reranked, on pairs.csv" in out
+    above, alone = out.split("By the embeddings alone:")
+    for page, numbers in ((above, value), (alone, value["embedding_only"])):
+        line = next(each for each in page.splitlines() if each.startswith("recall@1 "))
+        assert f"{100 * numbers['text_to_image']['recall@1']:.1f} %" in line[14:40]
+        assert f"{100 * numbers['image_to_text']['recall@1']:.1f} %" in line[40:]
+        mean = next(each for each in page.splitlines() if each.startswith("mean recall"))
+        assert f"{100 * numbers['mean_recall']:.1f} %" in mean
+
+
 def test_report_is_written_and_named(table: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
     pytest.importorskip("jinja2", reason="the extra `report` is not installed")

@@ -23,9 +23,10 @@ from mmsearch.errors import MissingExtra, UsageError
 from mmsearch.eval.compare import compare_runs
 from mmsearch.eval.datasets import load_dataset
 from mmsearch.eval.report import MARKER, PAGE, render, require_report_directory, write_report
-from mmsearch.eval.report_examples import pick_examples, thumbnail
+from mmsearch.eval.report_examples import Answered, pick_examples, thumbnail
 from mmsearch.eval.run import EvalOptions, embed, evaluate_embedded
 from mmsearch.eval.run_file import saved
+from mmsearch.eval.sides import whole_sides
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 EVIL = '<script>alert(1)</script><img src=x onerror=alert(2)>" onload="x\' {{ 7 * 7 }} \u202egnp.exe'
@@ -76,6 +77,38 @@ def test_page_has_numbers_charts_and_pictures(html: str, finished: Finished) -> 
     assert "What changed" in page.text
     assert "rank of the first right answer" in page.text
     assert sum(tag == "img" for tag, _ in page.tags) > 10
+
+
+def test_a_reranked_page_shows_the_embeddings_alone_beside_every_number(reranked: Finished) -> None:
+    run = reranked.run
+    page = Page(render(run, reranked.embedded))
+    assert "tiny, reranked, on pairs.csv" in page.text
+    assert f"{100 * (run.mean_recall or 0):.1f} %" in page.text
+    assert f"embeddings alone {100 * (run.plain_mean_recall or 0):.1f} %" in page.text
+    for side in (run.plain.text_to_image, run.plain.image_to_text):
+        assert f"embeddings alone {100 * side.metrics([1])['recall@1']:.1f} %" in page.text
+    assert "matching logit of the best 20" in page.text
+
+
+def test_a_page_without_reranking_says_nothing_of_it(html: str) -> None:
+    assert "embeddings alone" not in Page(html).text
+    assert "no reranking" in Page(html).text
+
+
+def test_examples_of_a_reranked_run_are_in_the_final_order(reranked: Finished) -> None:
+    assert reranked.run.looks is not None
+    embedded, look = reranked.embedded, reranked.run.looks[0]
+    ranks = reranked.run.ranks.text_to_image.ranks
+    answered = Answered(embedded, ranks, whole_sides(embedded)[0], look)
+    scores = look.scores(embedded.captions @ embedded.images.T, 0)
+    moved = 0
+    for example in (*(found := pick_examples(answered, count=16)).worst, *found.best):
+        query = embedded.dataset.captions.index(example.query.text)
+        shown = [embedded.dataset.image_ids[row] for row in np.argsort(-scores[query], kind="stable")[:3]]
+        assert [item.text for item in example.returned] == shown
+        similarities = [item.similarity for item in example.returned]
+        moved += similarities != sorted(similarities, reverse=True)
+    assert moved
 
 
 def test_page_fetches_nothing_and_runs_nothing(html: str) -> None:
@@ -139,7 +172,7 @@ def test_names_and_captions_are_escaped_everywhere(tmp_path: Path, finished: Fin
 
 def test_worst_and_best_examples_are_the_worst_and_the_best(finished: Finished) -> None:
     embedded, ranks = finished.embedded, finished.run.ranks.text_to_image.ranks
-    found = pick_examples(embedded, ranks, "text_to_image", count=4)
+    found = pick_examples(Answered(embedded, ranks, whole_sides(embedded)[0]), count=4)
     assert found.worst[0].rank == ranks.best.max()
     assert [example.rank for example in found.worst] == sorted((e.rank for e in found.worst), reverse=True)
     assert all(example.rank == 1 and example.returned[0].right for example in found.best)
@@ -152,7 +185,7 @@ def test_worst_and_best_examples_are_the_worst_and_the_best(finished: Finished) 
 
 def test_no_image_fills_the_page(finished: Finished) -> None:
     embedded, ranks = finished.embedded, finished.run.ranks.text_to_image.ranks
-    found = pick_examples(embedded, ranks, "text_to_image", count=16)
+    found = pick_examples(Answered(embedded, ranks, whole_sides(embedded)[0]), count=16)
     image_of = {caption: int(image) for image, caption in embedded.dataset.pairs.tolist()}
     rows = [image_of[embedded.dataset.captions.index(example.query.text)] for example in found.best]
     assert len(rows) == len(set(rows))

@@ -133,6 +133,7 @@ def test_a_small_gallery_leaves_out_what_does_not_fit(tmp_path: Path, model: Mod
         (EvalOptions(k=(1, 17)), "k = 17 does not fit 16 images"),
         (EvalOptions(k=(5,), folds=4), "in each of 4 folds"),
         (EvalOptions(folds=3), "cannot be split into 3 equal folds"),
+        (EvalOptions(rerank=True), "'tiny' has no image-text matching head and no bank against hubs"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_embedded(
@@ -147,7 +148,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_embedded(
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"rerank": True}, "rerank is not possible"), ({"k": (0,)}, "from 1 up"), ({"folds": 0}, "expected 1 or more")],
+    [({"k": (0,)}, "from 1 up"), ({"folds": 0}, "expected 1 or more")],
 )
 def test_impossible_options_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):

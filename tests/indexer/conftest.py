@@ -33,3 +33,10 @@ def library(tmp_path: Path, tiny_model_dir: Path, warm_pool: DecodePool, monkeyp
     """An empty folder of photos, and a collection that does not exist yet."""
     monkeypatch.setattr(pipeline, "DecodePool", lambda *_, **__: warm_pool)
     return Library(tmp_path, tiny_model_dir, warm_pool)
+
+
+@pytest.fixture
+def itm_library(library: Library, tiny_itm_model_dir: Path) -> Library:
+    """The same for a model with an image-text matching head."""
+    library.model = load_model(tiny_itm_model_dir, threads=1)
+    return library

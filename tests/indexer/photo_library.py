@@ -115,6 +115,29 @@ class Library:
                         rows[row.path, row.part] = vector.copy()  # it may be a view of the mapped file
         return rows
 
+    def tokens(self) -> dict[str, NDArray[np.int8] | None]:
+        """The tokens in the snapshot of all pictures that can be found, by name below `photos`."""
+        found: dict[str, NDArray[np.int8] | None] = {}
+        with Snapshot.open(self.collection) as snapshot:
+            anything = np.eye(1, snapshot.dim, dtype=np.float32)
+            for near in snapshot.search(anything, 1000, kind="image")[0]:
+                path = os.fsdecode(snapshot.row(near).path)
+                tokens = snapshot.tokens([near])
+                found[os.path.relpath(path, self.photos)] = None if tokens is None else tokens[0]
+        return found
+
+    def assert_tokens(self, *names: str) -> None:
+        """The pictures that can be found are these, and their tokens are what the model makes of them now."""
+        found = self.tokens()
+        assert sorted(found) == sorted(names)
+        _, expected = self.model.encode_images_with_tokens([self.photos / name for name in names])
+        assert expected is not None
+        for name, tokens in zip(names, expected, strict=True):
+            some = found[name]
+            assert some is not None, name
+            # One step of rounding is what another batch may make of the same picture.
+            np.testing.assert_allclose(some.astype(int), tokens, atol=1, err_msg=name)
+
     def embeddings(self, *names: str) -> NDArray[np.float32]:
         """What the model makes of these pictures now."""
         return self.model.encode_images([self.photos / name for name in names])

@@ -39,7 +39,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("this run has nothing to read and nothing to embed")
 
-    monkeypatch.setattr(OnnxEncoder, "_load", fail)
+    monkeypatch.setattr(OnnxEncoder, "_session", fail)
     monkeypatch.setattr(pipeline, "DecodePool", fail)
 
 

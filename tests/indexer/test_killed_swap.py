@@ -19,7 +19,7 @@ def swap(library: Library) -> None:
 
 
 def assert_true_to_content(library: Library) -> None:
-    """Every file that can be found has the embedding that the model makes of it now."""
+    """Every file that can be found has the embedding, and every picture the tokens, that the model makes of it now."""
     found = library.found()
     texts = {key: str(item.text) for key, item in library.items().items() if item.kind == "text"}
     names = ["a.png", "b.png", "c.png", "zz.png"]
@@ -27,12 +27,14 @@ def assert_true_to_content(library: Library) -> None:
     assert sorted(texts.values()) == ["a bird", "a cat", "a dog", "a red house", "two cats and a fish"]
     for name, expected in zip(names, library.embeddings(*names), strict=True):
         assert found[str(library.photos / name).encode(), 0] @ expected > 0.9999, name
+    library.assert_tokens(*names)
     embeddings = library.model.encode_texts(list(texts.values()))
     for (key, text), expected in zip(texts.items(), embeddings, strict=True):
         assert found[key] @ expected > 0.9999, (key, text)
 
 
-def test_content_that_changed_places_is_embedded_right_wherever_runs_were_killed(library: Library) -> None:
+def test_content_that_changed_places_is_embedded_right_wherever_runs_were_killed(itm_library: Library) -> None:
+    library = itm_library
     for place, name in enumerate(["a.png", "b.png", "c.png"]):
         library.photo(name, place)
     library.captions("notes.csv", "a dog", "a cat")

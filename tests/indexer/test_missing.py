@@ -77,7 +77,7 @@ def test_a_file_that_returns_is_found_again_without_work(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("what comes back unchanged needs no reading")
 
-    monkeypatch.setattr(OnnxEncoder, "_load", fail)
+    monkeypatch.setattr(OnnxEncoder, "_session", fail)
     monkeypatch.setattr(pipeline, "DecodePool", fail)
     assert counts(five.index()) == {"unchanged": 6, "items": 8}
     assert {key: replace(item, revision=0) for key, item in five.items().items()} == {

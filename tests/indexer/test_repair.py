@@ -40,12 +40,12 @@ def remove(path: Path) -> None:
 
 
 @pytest.fixture
-def indexed(library: Library) -> Library:
-    library.photo("red.png", 1)
-    library.photo("blue.png", 2)
-    library.captions("words.csv", "a red square", "a blue square")
-    library.index()
-    return library
+def indexed(itm_library: Library) -> Library:
+    itm_library.photo("red.png", 1)
+    itm_library.photo("blue.png", 2)
+    itm_library.captions("words.csv", "a red square", "a blue square")
+    itm_library.index()
+    return itm_library
 
 
 def published(directory: Path) -> dict[int, int]:
@@ -64,6 +64,7 @@ def test_damaged_files_are_found_and_mended(indexed: Library, damage: Damage, pl
     assert published(indexed.collection) == before
     with Snapshot.open(indexed.collection) as snapshot:
         assert snapshot.verify() == []
+    indexed.assert_tokens("red.png", "blue.png")
 
 
 def file_of(directory: Path, place: str) -> Path:

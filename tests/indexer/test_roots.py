@@ -41,7 +41,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("nothing here has to be embedded")
 
-    monkeypatch.setattr(OnnxEncoder, "_load", fail)
+    monkeypatch.setattr(OnnxEncoder, "_session", fail)
 
 
 def test_an_outer_root_takes_over_and_nothing_is_embedded_again(

@@ -161,7 +161,7 @@ def test_a_run_that_died_after_its_commits_is_published_by_the_next_without_work
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Publisher, "publish", _killed)
         library.index()
-    monkeypatch.setattr(OnnxEncoder, "_load", _killed)
+    monkeypatch.setattr(OnnxEncoder, "_session", _killed)
     monkeypatch.setattr("mmsearch.indexer.pipeline.DecodePool", _killed)
     assert counts(library.index()) == {"unchanged": 3, "items": 3}
     assert len(library.names()) == 3
@@ -184,7 +184,7 @@ def test_a_lost_or_damaged_snapshot_is_made_anew_without_embedding(
         for path in (library.collection / damage).rglob("*"):
             if path.is_file():
                 path.write_bytes(path.read_bytes()[:-1])
-    monkeypatch.setattr(OnnxEncoder, "_load", _killed)
+    monkeypatch.setattr(OnnxEncoder, "_session", _killed)
     assert counts(library.index()) == {"unchanged": 3, "items": 3}
     found = library.found()
     assert found.keys() == expected.keys()

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tiny_model import DIM, SIDE, write_manifest
+from tiny_model import DIM, SIDE, STATE_DIM, TOKEN_DIM, TOKENS, write_manifest
 
 from mmsearch.encoder import Encoder, OnnxEncoder
 from mmsearch.errors import ModelError
@@ -22,12 +22,14 @@ def pixels(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return RANDOM.integers(0, 256, (count, 3, SIDE, SIDE), dtype=np.uint8)
 
 
-def spoiled(source: Path, target: Path, change: Callable[[onnx.ModelProto], object]) -> OnnxEncoder:
-    """The encoder of a copy of the model whose image tower `change` has edited, pinned anew."""
+def spoiled(
+    source: Path, target: Path, change: Callable[[onnx.ModelProto], object], *, tower: str = "image.onnx"
+) -> OnnxEncoder:
+    """The encoder of a copy of the model one of whose towers `change` has edited, pinned anew."""
     shutil.copytree(source, target)
-    model = onnx.load(target / "image.onnx")
+    model = onnx.load(target / tower)
     change(model)
-    (target / "image.onnx").write_bytes(model.SerializeToString())
+    (target / tower).write_bytes(model.SerializeToString())
     write_manifest(target)
     return OnnxEncoder(load_model_manifest(target), threads=1)
 
@@ -188,3 +190,82 @@ def test_threads_may_share_an_encoder(encoder: OnnxEncoder) -> None:
     assert len(answers) == 8
     for answer in answers:
         np.testing.assert_array_equal(answer, answers[0])
+
+
+# -- what a matching head reads --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_head(tiny_itm_model_dir: Path) -> OnnxEncoder:
+    return OnnxEncoder(load_model_manifest(tiny_itm_model_dir), threads=1)
+
+
+def test_tokens_and_states_come_beside_the_same_embeddings(with_head: OnnxEncoder, encoder: OnnxEncoder) -> None:
+    batch = pixels(5)
+    embeddings, tokens = with_head.encode_pixels_with_tokens(batch)
+    np.testing.assert_array_equal(embeddings, encoder.encode_pixels(batch))
+    assert tokens is not None and tokens.dtype == np.int8
+    assert tokens.shape == (5, TOKENS, TOKEN_DIM)
+    quarters = (batch / np.float32(255) - np.float32(0.5)).reshape(5, 3, 2, 4, 2, 4).mean(axis=(3, 5)).reshape(5, 3, 4)
+    np.testing.assert_allclose(tokens[..., :3], 254 * quarters.transpose(0, 2, 1), atol=0.51)
+    ids, mask = np.array([[2, 4, 3], [2, 5, 0]], np.int64), np.array([[1, 1, 1], [1, 1, 0]], np.int64)
+    embeddings, states = with_head.encode_tokens_with_states(ids, mask)
+    np.testing.assert_array_equal(embeddings, encoder.encode_tokens(ids, mask))
+    assert states is not None and states.dtype == np.float32
+    assert states.shape == (2, 3, STATE_DIM)
+    np.testing.assert_array_equal(states[0, 1, :4], [1, 0.5, -0.5, -0.5])
+
+
+def test_a_model_without_a_head_gives_none_of_either(encoder: OnnxEncoder) -> None:
+    batch, ids = pixels(2), np.array([[2, 4]], np.int64)
+    embeddings, tokens = encoder.encode_pixels_with_tokens(batch)
+    np.testing.assert_array_equal(embeddings, encoder.encode_pixels(batch))
+    assert tokens is None
+    assert encoder.encode_tokens_with_states(ids, np.ones_like(ids))[1] is None
+
+
+def test_nothing_in_gives_empty_tokens_and_states(with_head: OnnxEncoder) -> None:
+    embeddings, tokens = with_head.encode_pixels_with_tokens(pixels(0))
+    assert tokens is not None and tokens.dtype == np.int8
+    assert (embeddings.shape, tokens.shape) == ((0, DIM), (0, TOKENS, TOKEN_DIM))
+    none = np.zeros((0, 0), np.int64)
+    embeddings, states = with_head.encode_tokens_with_states(none, none)
+    assert states is not None and (embeddings.shape, states.shape) == ((0, DIM), (0, 0, STATE_DIM))
+
+
+def test_tokens_of_another_type_shape_or_name_are_refused(tiny_itm_model_dir: Path, tmp_path: Path) -> None:
+    def not_cast(model: onnx.ModelProto) -> None:
+        cast = next(each for each in model.graph.node if each.output[0] == "tokens")
+        cast.attribute[0].i = TensorProto.INT32
+        model.graph.output[1].type.tensor_type.elem_type = TensorProto.INT32
+
+    def longer(model: onnx.ModelProto) -> None:
+        next(each for each in model.graph.node if each.output[0] == "tokens").output[0] = "once"
+        model.graph.node.append(helper.make_node("Concat", ["once", "once"], ["tokens"], axis=1))
+        model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 2 * TOKENS
+
+    def renamed(model: onnx.ModelProto) -> None:
+        next(each for each in model.graph.node if each.output[0] == "tokens").output[0] = "patches"
+        model.graph.output[1].name = "patches"
+
+    for number, (change, complaint) in enumerate(
+        [
+            (not_cast, "gave tokens of int32, expected int8"),
+            (longer, r"gave the shape \(2, 8, 8\), expected \(2, 4, 8\) \(tokens\)"),
+            (renamed, r"image\.onnx failed on 2 items"),
+        ]
+    ):
+        broken = spoiled(tiny_itm_model_dir, tmp_path / str(number), change)
+        with pytest.raises(ModelError, match=complaint):
+            broken.encode_pixels_with_tokens(pixels(2))
+
+
+def test_states_that_are_not_finite_are_refused(tiny_itm_model_dir: Path, tmp_path: Path) -> None:
+    def poison(model: onnx.ModelProto) -> None:
+        table = next(each for each in model.graph.initializer if each.name == "state_table")
+        table.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(table), np.inf), "state_table"))
+
+    broken = spoiled(tiny_itm_model_dir, tmp_path / "model", poison, tower="text.onnx")
+    ids = np.array([[2, 4]], np.int64)
+    with pytest.raises(ModelError, match=r"text\.onnx gave states that are not finite"):
+        broken.encode_tokens_with_states(ids, np.ones_like(ids))

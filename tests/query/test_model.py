@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_model import COLOURS, DIM
+from tiny_model import COLOURS, DIM, MAX_TEXT_TOKENS, STATE_DIM, write_manifest
 
 import mmsearch
 from mmsearch.errors import ModelError, UnreadableFile, UsageError
-from mmsearch.model import Model, load_model
+from mmsearch.model import Model, load_model, read_bank
+from mmsearch.model_facts import DIRECTIONS
 from mmsearch.types import Reason
 
 
@@ -116,8 +118,6 @@ def test_the_public_door_opens_models_by_name_and_by_directory(tiny_model_dir: P
 
 
 def test_load_reads_only_the_half_that_is_asked_for(tiny_model_dir: Path, tmp_path: Path) -> None:
-    import shutil
-
     directory = shutil.copytree(tiny_model_dir, tmp_path / "model")
     (directory / "image.onnx").unlink()
     model = load_model(directory, threads=1)
@@ -144,3 +144,75 @@ def test_the_bundled_model_gives_what_its_manifest_promises(mini: Model) -> None
     embeddings = mini.encode_texts(["a dog on a beach"])
     assert embeddings.shape == (1, mini.dim)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def with_head(tiny_itm_model_dir: Path) -> Model:
+    return load_model(tiny_itm_model_dir, threads=1)
+
+
+def test_tokens_join_in_order_beside_the_embeddings(with_head: Model, tiny: Model) -> None:
+    pictures = [solid(name) for name in COLOURS]
+    embeddings, tokens = with_head.encode_images_with_tokens(pictures, batch_size=3)
+    assert tokens is not None
+    np.testing.assert_array_equal(embeddings, tiny.encode_images(pictures, batch_size=3))
+    for number, colour in enumerate(COLOURS.values()):
+        np.testing.assert_allclose(tokens[number, :, :3], np.full((4, 3), np.array(colour) - 127.5), atol=1)
+    assert tiny.encode_images_with_tokens(pictures)[1] is None
+    nothing, no_tokens = with_head.encode_images_with_tokens([])
+    assert no_tokens is not None and (len(nothing), len(no_tokens)) == (0, 0)
+
+
+def test_states_are_padded_and_cut_and_embeddings_are_those_of_whole_sentences(with_head: Model, tiny: Model) -> None:
+    texts = ["red", "green blue", "", "black white red green blue yellow cyan magenta black white", "red"]
+    found = with_head.encode_texts_with_states(texts, batch_size=2)
+    np.testing.assert_allclose(found.embeddings, tiny.encode_texts(texts), atol=1e-6)
+    assert found.states.shape == (5, MAX_TEXT_TOKENS, STATE_DIM)
+    assert found.mask.dtype == np.int64
+    assert found.mask.sum(axis=1).tolist() == [3, 4, 2, MAX_TEXT_TOKENS, 3]
+    np.testing.assert_array_equal(found.states[0, :3], found.states[4, :3])
+    np.testing.assert_array_equal(found.states[1, 1:3, 1:4], [[-0.5, 0.5, -0.5], [-0.5, -0.5, 0.5]])
+    short = with_head.encode_texts_with_states(["red"])
+    assert short.states.shape == (1, 3, STATE_DIM)
+    nothing = with_head.encode_texts_with_states([])
+    assert (nothing.embeddings.shape, nothing.states.shape) == ((0, DIM), (0, 0, STATE_DIM))
+
+
+def test_states_of_a_model_without_a_head_cannot_be_had(tiny: Model) -> None:
+    with pytest.raises(ModelError, match="'tiny' has no image-text matching head"):
+        tiny.encode_texts_with_states(["red"])
+
+
+def test_a_model_has_a_matcher_and_banks_or_none(with_head: Model, tiny: Model) -> None:
+    assert [tiny.matcher, tiny.hubness("text_to_image"), tiny.hubness("image_to_text")] == [None, None, None]
+    assert with_head.matcher is with_head.matcher is not None
+    for direction in DIRECTIONS:
+        assert with_head.hubness(direction) is with_head.hubness(direction) is not None
+        bank = read_bank(with_head.manifest, direction)
+        assert bank.shape == (36, DIM)
+        assert bank.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(bank, axis=1), 1, atol=1e-6)
+    first = read_bank(with_head.manifest, "text_to_image")[0]
+    np.testing.assert_allclose(first, tiny.encode_texts(["red"])[0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("bank", "complaint"),
+    [
+        (np.ones((36, DIM), np.float16), "not all finite and of length 1"),
+        (np.full((36, DIM), np.nan, np.float16), "not all finite and of length 1"),
+        (np.eye(3, DIM, dtype=np.float16), "3 rows, fewer than the 4 neighbours"),
+        (np.eye(5, DIM, dtype=np.float32), "not an array of rows of 16 numbers"),
+        (np.eye(5, DIM + 1, dtype=np.float16), "not an array of rows of 16 numbers"),
+        (np.asfortranarray(np.eye(5, DIM, dtype=np.float16)), "not an array of rows of 16 numbers"),
+        (np.array([{}], object), "not an array of rows of 16 numbers"),
+    ],
+)
+def test_a_file_that_is_no_bank_is_refused(
+    tiny_itm_model_dir: Path, tmp_path: Path, bank: np.ndarray, complaint: str
+) -> None:
+    directory = shutil.copytree(tiny_itm_model_dir, tmp_path / "model")
+    np.save(directory / "bank-texts.npy", bank)
+    write_manifest(directory)
+    with pytest.raises(ModelError, match=rf"bank-texts\.npy is no bank: .*{complaint}"):
+        load_model(directory).hubness("text_to_image")

@@ -11,6 +11,7 @@ import pytest
 from tiny_model import write_manifest, write_tiny_model
 
 from mmsearch.errors import ModelError
+from mmsearch.model_facts import HubnessFacts, ItmFacts
 from mmsearch.model_manifest import bundled_models, load_model_manifest, verify
 
 Edit = Callable[[dict[str, Any]], object]
@@ -66,6 +67,74 @@ def test_a_manifest_that_is_not_exactly_right_names_file_and_field(model: Path, 
         load_model_manifest(model)
     assert complaint in str(caught.value)
     assert str(model / "manifest.json") in str(caught.value)
+
+
+def test_a_head_and_banks_are_described_where_a_model_has_them(tiny_model_dir: Path, tiny_itm_model_dir: Path) -> None:
+    plain = load_model_manifest(tiny_model_dir)
+    assert plain.itm is None
+    assert plain.hubness == {}
+    manifest = load_model_manifest(tiny_itm_model_dir)
+    assert manifest.itm == ItmFacts("itm.onnx", 4, 8, 8, 8, 20, 0.1)
+    assert manifest.hubness == {
+        "text_to_image": HubnessFacts("bank-texts.npy", 4, 0.5),
+        "image_to_text": HubnessFacts("bank-images.npy", 4, 0.5),
+    }
+    verify(manifest)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda t: t.update(itm=None), "itm. is not a table"),
+        (lambda t: t["itm"].pop("tokens"), "itm.tokens is missing"),
+        (lambda t: t["itm"].update(tokens=0), "itm.tokens is 0: expected a whole number from 1"),
+        (lambda t: t["itm"].update(token_dim=1.5), "itm.token_dim is 1.5: expected a whole number"),
+        (lambda t: t["itm"].update(candidates=0), "itm.candidates is 0"),
+        (lambda t: t["itm"].update(weight="0.1"), "itm.weight is '0.1': expected a number from 0"),
+        (lambda t: t["itm"].update(weight=True), "itm.weight is True: expected a number"),
+        (lambda t: t["itm"].update(weight=float("nan")), "itm.weight is nan: expected a number"),
+        (lambda t: t["itm"].update(weight=-1), "itm.weight is -1: expected a number from 0"),
+        (lambda t: t["itm"].update(wieght=1), "itm.wieght is unknown; did you mean weight?"),
+        (lambda t: t["itm"].update(file="other.onnx"), "does not pin 'other.onnx'"),
+        (lambda t: t.update(imt=t.pop("itm")), "imt is unknown; did you mean itm?"),
+        (lambda t: t.update(hubness=[]), "hubness. is not a table"),
+        (lambda t: t["hubness"].update(image_to_image={}), "hubness.image_to_image is unknown"),
+        (lambda t: t["hubness"]["text_to_image"].pop("strength"), "hubness.text_to_image.strength is missing"),
+        (lambda t: t["hubness"]["text_to_image"].update(neighbours=0), "hubness.text_to_image.neighbours is 0"),
+        (lambda t: t["hubness"]["text_to_image"].update(bank="x.bin"), "hubness.text_to_image.bank is 'x.bin'"),
+        (lambda t: t["hubness"]["image_to_text"].update(bank="x.npy"), "does not pin 'x.npy'"),
+    ],
+)
+def test_a_head_or_bank_that_is_not_exactly_right_names_file_and_field(
+    tiny_itm_model_dir: Path, tmp_path: Path, change: Edit, complaint: str
+) -> None:
+    model = shutil.copytree(tiny_itm_model_dir, tmp_path / "model")
+    edit(model, change)
+    with pytest.raises(ModelError) as caught:
+        load_model_manifest(model)
+    assert complaint in str(caught.value)
+
+
+def test_one_direction_may_have_a_bank_alone(tiny_itm_model_dir: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_itm_model_dir, tmp_path / "model")
+    edit(model, lambda t: t["hubness"].pop("image_to_text"))
+    edit(model, lambda t: t.pop("itm"))
+    manifest = load_model_manifest(model)
+    assert (manifest.itm, list(manifest.hubness)) == (None, ["text_to_image"])
+
+
+def test_another_head_or_bank_leaves_stored_embeddings_in_use(tiny_itm_model_dir: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_itm_model_dir, tmp_path / "model")
+    before = load_model_manifest(model).fingerprint
+    for change in (
+        lambda t: t["itm"].update(weight=3, candidates=5),
+        lambda t: t["files"]["itm.onnx"].update(sha256="0" * 64),
+        lambda t: t["files"]["bank-texts.npy"].update(sha256="0" * 64),
+        lambda t: t.pop("hubness"),
+        lambda t: t.pop("itm"),
+    ):
+        edit(model, change)
+        assert load_model_manifest(model).fingerprint == before
 
 
 @pytest.mark.parametrize("name", ["../image.onnx", "/etc/passwd", "a/b", "..", ".", "a\\b", "a\0b", ""])

@@ -207,7 +207,8 @@ def test_a_place_without_a_collection_is_not_found(tmp_path: Path, tiny: Model) 
         ({"text": "a", "min_similarity": 1.01}, r"min_similarity is 1\.01"),
         ({"text": "a", "min_similarity": float("nan")}, "min_similarity is nan"),
         ({"text": "a", "min_similarity": "0.5"}, "min_similarity is '0.5'"),
-        ({"text": "a", "rerank": True}, "rerank is not possible"),
+        ({"text": "a", "text_weight": 1.5}, r"text_weight is 1\.5: expected the share of the text, from 0 to 1"),
+        ({"text": "a", "text_weight": float("nan")}, "text_weight is nan"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(values: dict[str, object], complaint: str) -> None:
@@ -226,9 +227,10 @@ def test_two_halves_that_cancel_out_are_refused(
 
 def test_the_time_is_told_by_stage(small: SmallCollection, tiny_model_dir: Path) -> None:
     timing = search_collection(small.directory, Query("red"), model=tiny_model_dir).timing_ms
-    assert list(timing) == ["load", "encode", "search", "total"]
+    assert list(timing) == ["load", "encode", "search", "rerank", "total"]
     assert min(timing.values()) > 0
-    assert timing["total"] == pytest.approx(timing["load"] + timing["encode"] + timing["search"], abs=0.01)
+    stages = ("load", "encode", "search", "rerank")
+    assert timing["total"] == pytest.approx(sum(timing[name] for name in stages), abs=0.01)
 
 
 def test_a_text_query_reads_the_text_tower_only(small: SmallCollection, tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ KILLED = 77
 def main(directory: Path) -> None:
     start = directory / "start"
     start.mkdir()
-    publish(start, [segment_row(id) for id in OLD_IDS[:35]])
-    publish(start, [segment_row(id) for id in OLD_IDS[35:]])
+    publish(start, [segment_row(id) for id in OLD_IDS[:35]], tokens=True)
+    publish(start, [segment_row(id) for id in OLD_IDS[35:]], tokens=True)
     for count in range(1, 1000):
         work = directory / f"work{count}"
         shutil.copytree(start, work)
@@ -68,7 +68,7 @@ def dying(call: Callable[..., Any], left: list[int]) -> Callable[..., Any]:
 
 
 def change(work: Path) -> None:
-    publish(work, [segment_row(id) for id in range(101, 131)], dead=[(1, 1), (2, 1)])
+    publish(work, [segment_row(id) for id in range(101, 131)], dead=[(1, 1), (2, 1)], tokens=True)
 
 
 def check(work: Path, killed: bool) -> None:

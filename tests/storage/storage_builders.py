@@ -13,11 +13,12 @@ from mmsearch.manifest import ModelRef, Root
 from mmsearch.segment import SegmentRow
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import SnapshotHead
-from mmsearch.snapshot_writer import SnapshotWriter
+from mmsearch.snapshot_writer import Block, SnapshotWriter
 from mmsearch.store import Item
 from mmsearch.types import Kind
 
 DIM = 16
+TOKEN_SHAPE = (4, 8)
 MODEL = ModelRef("mini", "0123abcd", DIM)
 ROOT = Root(1, b"/photos", 42)
 HEAD = SnapshotHead(MODEL.fingerprint, MODEL.name, DIM, (ROOT,), {"image": 1}, {"items": 3})
@@ -64,9 +65,15 @@ def segment_row(
     )
 
 
-def block(rows: Sequence[SegmentRow]) -> tuple[Sequence[SegmentRow], Vectors]:
-    """Rows with the vectors that `vector_of` gives them."""
-    return rows, np.array([vector_of(row.id, row.revision) for row in rows], np.float32).reshape(len(rows), DIM)
+def tokens_of(id: int, revision: int = 1) -> npt.NDArray[np.int8]:
+    """The tokens (4, 8) that tests give to an item: others for every id and revision."""
+    return np.random.default_rng([id, revision, 8]).integers(-127, 128, TOKEN_SHAPE, np.int8)
+
+
+def block(rows: Sequence[SegmentRow], *, tokens: bool = False) -> Block:
+    """Rows with the vectors that `vector_of` gives them, and with `tokens` what `tokens_of` does."""
+    vectors = np.array([vector_of(row.id, row.revision) for row in rows], np.float32).reshape(len(rows), DIM)
+    return Block(rows, vectors, np.stack([tokens_of(row.id, row.revision) for row in rows]) if tokens else None)
 
 
 def keys(pairs: Iterable[tuple[int, int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -75,10 +82,12 @@ def keys(pairs: Iterable[tuple[int, int]]) -> tuple[npt.NDArray[np.int64], npt.N
     return table[:, 0], table[:, 1]
 
 
-def publish(directory: Path, rows: Sequence[SegmentRow] = (), dead: Iterable[tuple[int, int]] = ()) -> int:
+def publish(
+    directory: Path, rows: Sequence[SegmentRow] = (), dead: Iterable[tuple[int, int]] = (), *, tokens: bool = False
+) -> int:
     """Publish the difference to the live snapshot, which is opened if there is one."""
     previous = Snapshot.open(directory) if (directory / "CURRENT").exists() else None
-    added = [block(rows)] if rows else []
+    added = [block(rows, tokens=tokens)] if rows else []
     return SnapshotWriter(directory, threads=1).publish(HEAD, previous=previous, added=added, dead=keys(dead))
 
 

@@ -15,7 +15,7 @@ from mmsearch.manifest import Root
 from mmsearch.segment import SegmentRow
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import SnapshotHead, SnapshotManifest, read_manifest
-from mmsearch.snapshot_writer import SnapshotWriter
+from mmsearch.snapshot_writer import Block, SnapshotWriter
 
 QUERY = unit_vectors(1, seed=99)
 
@@ -42,9 +42,9 @@ def test_candidates_of_all_segments_come_in_one_exact_order(tmp_path: Path) -> N
 def test_equal_similarities_come_by_id_across_segments(tmp_path: Path) -> None:
     copies = np.repeat(vector_of(1)[np.newaxis], 30, axis=0)
     writer = SnapshotWriter(tmp_path)
-    writer.publish(HEAD, previous=None, added=[([segment_row(id) for id in range(2, 60, 2)], copies[:29])])
+    writer.publish(HEAD, previous=None, added=[Block([segment_row(id) for id in range(2, 60, 2)], copies[:29])])
     with Snapshot.open(tmp_path) as previous:
-        writer.publish(HEAD, previous=previous, added=[([segment_row(id) for id in (3, 1)], copies[:2])])
+        writer.publish(HEAD, previous=previous, added=[Block([segment_row(id) for id in (3, 1)], copies[:2])])
     with Snapshot.open(tmp_path) as snapshot:
         assert len(snapshot.segments) == 2
         assert [near.id for near in snapshot.search(copies[:1], 5, kind="image")[0]] == [1, 2, 3, 4, 6]
@@ -130,7 +130,7 @@ def test_embeddings_can_be_had_by_id_and_by_kind(tmp_path: Path) -> None:
     with Snapshot.open(tmp_path) as snapshot:
         assert snapshot.vector(5) is None
         found = {
-            id: vector for ids, vectors in snapshot.vectors("image") for id, vector in zip(ids, vectors, strict=True)
+            id: vector for ids, vectors in snapshot.blocks("image") for id, vector in zip(ids, vectors, strict=True)
         }
         assert sorted(found) == [1, 9]
         np.testing.assert_array_equal(found[9], vector_of(9, 2))

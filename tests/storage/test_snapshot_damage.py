@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from storage_builders import publish, segment_row, unit_vectors
+from storage_builders import HEAD, block, publish, segment_row, unit_vectors
 
 from mmsearch import segment_writer
 from mmsearch.checked_json import dump_checked, load_checked
@@ -18,16 +18,20 @@ from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismat
 from mmsearch.npy_files import npy_header
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import read_current, write_current
+from mmsearch.snapshot_writer import SnapshotWriter
 
 QUERY = unit_vectors(1, seed=99)
-SEGMENT_FILES = ["rows.npy", "strings.bin", "dirs.npy", "vectors.npy"]
+SEGMENT_FILES = ["rows.npy", "strings.bin", "dirs.npy", "vectors.npy", "tokens.npy"]
 
 
 @pytest.fixture
 def collection(tmp_path: Path) -> Path:
-    """Three publications; so snapshots 2 and 3 stand, with a few dead and missing rows."""
-    publish(tmp_path, [segment_row(id, kind="text" if id % 2 else "image") for id in range(1, 60)])
-    publish(tmp_path, [segment_row(id, missing=id == 60) for id in range(60, 70)], dead=[(4, 1)])
+    """Three publications; so snapshots 2 and 3 stand, with a few dead and missing rows. Pictures have tokens."""
+    texts, pictures = (range(start, 60, 2) for start in (1, 2))
+    blocks = [block([segment_row(id, kind="text") for id in texts])]
+    blocks.append(block([segment_row(id) for id in pictures], tokens=True))
+    SnapshotWriter(tmp_path, threads=1).publish(HEAD, previous=None, added=blocks)
+    publish(tmp_path, [segment_row(id, missing=id == 60) for id in range(60, 70)], dead=[(4, 1)], tokens=True)
     publish(tmp_path, dead=[(6, 1)])
     return tmp_path
 
@@ -50,6 +54,9 @@ def use(directory: Path) -> None:
                 snapshot.row(near)
             for near in snapshot.search(QUERY, 100, kind=kind)[0]:
                 snapshot.row(near)
+        nearest = snapshot.search(QUERY, 100, kind="image")[0]
+        snapshot.vectors(nearest)
+        snapshot.tokens(nearest)
         snapshot.live_keys()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from killed_commits import Killed, killed_after
-from storage_builders import HEAD, MODEL, item, unit_vectors, vector_of
+from storage_builders import HEAD, MODEL, item, tokens_of, unit_vectors, vector_of
 
 from mmsearch.segment import SegmentRow
-from mmsearch.snapshot import Snapshot
-from mmsearch.snapshot_writer import SnapshotWriter
+from mmsearch.snapshot import Candidate, Snapshot
+from mmsearch.snapshot_writer import Block, SnapshotWriter
 from mmsearch.store import Item, Store
 from mmsearch.types import Reason
 
@@ -30,9 +31,19 @@ def publish_difference(directory: Path, store: Store) -> None:
         standing = set(zip(*(column.tolist() for column in previous.live_keys()), strict=True))
     new = np.array(sorted(id for id, _ in wanted - standing), np.int64)
     dead = np.array(sorted(standing - wanted), np.int64).reshape(-1, 2)
-    rows = [segment_row_of(found) for found in store.items(new)]
-    added = [(rows, store.vectors(new))] if rows else []
+    rows, vectors, tokens = [segment_row_of(found) for found in store.items(new)], store.vectors(new), store.tokens(new)
+    added = []
+    for have in (True, False):
+        places = [place for place, each in enumerate(tokens) if (each is not None) is have]
+        some = [each for place in places if (each := tokens[place]) is not None]
+        block = Block([rows[place] for place in places], vectors[places], np.stack(some) if some else None)
+        added += [block] if places else []
     SnapshotWriter(directory, threads=1).publish(HEAD, previous=previous, added=added, dead=(dead[:, 0], dead[:, 1]))
+
+
+def tokens_for(vectors: Iterable[int], version: int) -> dict[int, np.ndarray]:
+    """Most of the items with a new vector have tokens; in a collection that several models filled, some lack them."""
+    return {id: tokens_of(id, version) for id in vectors if id % 5}
 
 
 def segment_row_of(found: Item) -> SegmentRow:
@@ -79,7 +90,7 @@ class Collection(RuleBasedStateMachine):
             items.append(item(id, path=path))
             self.model[id] = (path, vector_version, None)
         self.next_id += new
-        self.store.put(items, vectors)
+        self.store.put(items, vectors, tokens_for(vectors, self.version))
 
     @rule(modulus=st.integers(2, 5))
     def fail(self, modulus: int) -> None:
@@ -109,7 +120,8 @@ class Collection(RuleBasedStateMachine):
         lost = range(self.next_id, self.next_id + 3)
         self.next_id = lost.stop
         with contextlib.suppress(Killed), killed_after(1):
-            self.store.put([item(id) for id in lost], {id: vector_of(id) for id in lost})
+            vectors = {id: vector_of(id) for id in lost}
+            self.store.put([item(id) for id in lost], vectors, tokens_for(vectors, 1))
         self.reopen()
         assert self.store.sweep() == 3
 
@@ -121,9 +133,9 @@ class Collection(RuleBasedStateMachine):
         items = [item(id, path=b"w%d/%d" % (self.version, id)) for id in changed]
         vectors = {id: vector_of(id, self.version) for id in changed}
         with contextlib.suppress(Killed), killed_after(commits):
-            self.store.put(items, vectors)
+            self.store.put(items, vectors, tokens_for(vectors, self.version))
         self.reopen()
-        self.store.put(items, vectors)
+        self.store.put(items, vectors, tokens_for(vectors, self.version))
         self.model |= {each.id: (each.path, self.version, None) for each in items}
 
     @rule()
@@ -151,9 +163,18 @@ class Collection(RuleBasedStateMachine):
                 path, _, since = live[near.id]
                 row = snapshot.row(near)
                 assert (row.path, row.missing) == (b"/photos/" + path, since is not None)
+            self.tokens_are_those_of_the_vectors(snapshot, [near for near in found if near.id % 5])
+            assert all(snapshot.tokens([near]) is None for near in found if near.id % 5 == 0)
             visible = {id: state for id, state in live.items() if state[2] is None}
             hidden = snapshot.search(query, 7, kind="image")[0]
             assert [near.id for near in hidden] == by_brute_force(visible, query)[:7]
+
+    def tokens_are_those_of_the_vectors(self, snapshot: Snapshot, found: list[Candidate]) -> None:
+        if found:
+            tokens = snapshot.tokens(found)
+            assert tokens is not None
+            for near, some in zip(found, tokens, strict=True):
+                np.testing.assert_array_equal(some, tokens_of(near.id, self.model[near.id][1] or 0))
 
     @invariant()
     def tables_say_what_the_model_says(self) -> None:

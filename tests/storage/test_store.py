@@ -236,7 +236,7 @@ def test_stored_vectors_are_unit_length_again(tmp_path: Path) -> None:
 
 
 def test_damaged_vector_is_named_when_it_is_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmsearch.store._not_unit", lambda embeddings: None)
+    monkeypatch.setattr("mmsearch.store_vectors._not_unit", lambda embeddings: None)
     store.put([item(1), item(2)], {1: vector_of(1), 2: np.zeros(DIM, np.float32)})
     monkeypatch.undo()
     with pytest.raises(CollectionDamaged, match=r"item 2 .*mmsearch repair"):

@@ -76,6 +76,21 @@ def test_only_allowed_rows_are_found_and_recall_holds(
     assert right >= 0.99 * sum(len(rows) for _, rows in expected)
 
 
+@pytest.mark.parametrize("nearest_gone", [5, 300, 2500])
+def test_recall_holds_where_the_rows_left_out_are_the_nearest_of_all(
+    index: VectorIndex, clustered: npt.NDArray[np.float16], nearest_gone: int
+) -> None:
+    right = 0
+    for row in range(20):
+        query = unit_float32(clustered[row : row + 1])
+        allowed = np.ones(ROWS, bool)
+        allowed[np.argsort(-unit_float32(clustered) @ query[0])[:nearest_gone]] = False
+        _, found = index.search(query, 10, allowed)
+        right += len(set(found[0].tolist()) & set(brute_force(clustered, query[0], 10, allowed)[1]))
+    # What is left is far from the query, and 1-bit codes tell far things apart less well.
+    assert right >= (0.5 if index.kind == "rabitq" else 1.0) * 200
+
+
 def test_similarities_are_exact_and_in_order(index: VectorIndex, clustered: npt.NDArray[np.float16]) -> None:
     queries = sample_queries(clustered)[:20]
     similarities, rows = index.search(queries, 7)

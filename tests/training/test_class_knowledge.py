@@ -64,7 +64,8 @@ def test_knowledge_teaches_both_towers() -> None:
     model = tiny_dual_encoder()
     tokens = torch.rand(8, 4, 1280)
     embeddings = model.embed_image_tokens(tokens)
-    loss = knowledge_loss(model, knowledge, torch.arange(8), (tokens, embeddings), np.random.default_rng(0))
+    drawing = (np.random.default_rng(0), torch.Generator().manual_seed(0))
+    loss = knowledge_loss(model, knowledge, torch.arange(8), (tokens, embeddings), drawing)
     torch.autograd.backward(loss)
     for parameter in (model.image_head.project.weight, model.text_tower.layers[0].query.weight):
         assert parameter.grad is not None

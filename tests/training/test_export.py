@@ -16,7 +16,15 @@ pytest.importorskip("onnxscript")
 from tiny_dual_encoder import MAX_TOKENS, SIZE, tiny_dual_encoder  # noqa: E402
 
 from mmsearch.errors import ModelError  # noqa: E402
-from mmsearch.training.export import Precision, image_graph, quantised_rows, save_graph, text_graph  # noqa: E402
+from mmsearch.training.export import (  # noqa: E402
+    Precision,
+    image_graph,
+    quantised_rows,
+    save_graph,
+    text_graph,
+    write_graphs,
+)
+from mmsearch.training.fusion import TOKEN_STEP  # noqa: E402
 from mmsearch.training.onnx_check import check_parity, session  # noqa: E402
 from mmsearch.training.package import ModelFacts, write_manifest  # noqa: E402
 from mmsearch.training.validation import Recalls  # noqa: E402
@@ -35,7 +43,9 @@ def _save(graphs: tuple[onnx.ModelProto, onnx.ModelProto], directory: Path, prec
     save_graph(graphs[1], directory / "text.onnx", precision)
 
 
-@pytest.mark.parametrize(("precision", "cosine"), [(EXACT, 0.9999), (COMPACT, 0.999)])
+@pytest.mark.parametrize(
+    ("precision", "cosine"), [(EXACT, 0.9999), (COMPACT, 0.999), (Precision(int8_linears=True), 0.995)]
+)
 def test_graphs_agree_with_torch(
     graphs: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path, precision: Precision, cosine: float
 ) -> None:
@@ -82,11 +92,40 @@ def test_inputs_and_output_carry_the_names_and_types_the_encoder_expects(
         ("input_ids", "tensor(int64)"),
         ("attention_mask", "tensor(int64)"),
     ]
-    for graph in (images, texts):
-        assert [(o.name, o.type) for o in graph.get_outputs()] == [("embedding", "tensor(float)")]
+    embedding_out = ("embedding", "tensor(float)")
+    assert [(o.name, o.type) for o in images.get_outputs()] == [embedding_out, ("tokens", "tensor(int8)")]
+    assert [(o.name, o.type) for o in texts.get_outputs()] == [embedding_out, ("states", "tensor(float)")]
     ids = np.ones((3, MAX_TOKENS), dtype=np.int64)
-    (embedding,) = texts.run(None, {"input_ids": ids, "attention_mask": ids})
+    (embedding,) = texts.run(["embedding"], {"input_ids": ids, "attention_mask": ids})
     assert np.allclose(np.linalg.norm(embedding, axis=1), 1.0, atol=1e-5)
+
+
+def test_the_match_graph_gives_torchs_logits_on_stored_tokens_whatever_the_batch(tmp_path: Path) -> None:
+    model = tiny_dual_encoder()
+    assert model.matcher is not None
+    write_graphs(model, tmp_path, SIZE, MAX_TOKENS, exact=True)
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(-127, 128, (5, 4, 16), generator=generator, dtype=torch.int8)
+    states = torch.randn(5, 6, 16, generator=generator)
+    mask = torch.arange(6)[None, :] < torch.tensor([6, 4, 3, 5, 2])[:, None]
+    with torch.no_grad():
+        expected = model.matcher(tokens.float() * TOKEN_STEP, states, mask).numpy()
+    graph = session(tmp_path / "itm.onnx")
+    inputs = {"tokens": tokens.numpy(), "states": states.numpy(), "attention_mask": mask.long().numpy()}
+    (logits,) = graph.run(["logit"], inputs)
+    alone = np.concatenate([graph.run(["logit"], {k: v[i : i + 1] for k, v in inputs.items()})[0] for i in range(5)])
+    assert np.abs(logits - expected).max() < 1e-4
+    assert np.abs(alone - logits).max() < 1e-4
+
+
+def test_stored_tokens_are_the_projected_ones_in_steps(tmp_path: Path) -> None:
+    model = tiny_dual_encoder()
+    write_graphs(model, tmp_path, SIZE, MAX_TOKENS, exact=True)
+    pixels = torch.randint(0, 256, (2, 3, *SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    (stored,) = session(tmp_path / "image.onnx").run(["tokens"], {"pixels": pixels.numpy()})
+    with torch.no_grad():
+        tokens = model.match_tokens(model.image_tower(pixels)).numpy()
+    assert np.abs(stored.astype(np.float32) * TOKEN_STEP - tokens).max() <= TOKEN_STEP * 0.51
 
 
 def test_quantised_rows_err_by_at_most_half_a_step_and_keep_zero_rows() -> None:

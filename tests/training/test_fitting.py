@@ -15,7 +15,7 @@ from tiny_dual_encoder import WORDS, tiny_dual_encoder  # noqa: E402
 from mmsearch.errors import DatasetError  # noqa: E402
 from mmsearch.training.batches import BatchConfig, Batches, Dataset  # noqa: E402
 from mmsearch.training.captions import CaptionedImages  # noqa: E402
-from mmsearch.training.fitting import FitConfig, fit, freeze  # noqa: E402
+from mmsearch.training.fitting import FitConfig, Lines, fit, freeze  # noqa: E402
 from mmsearch.training.weight_average import WeightAverage  # noqa: E402
 from mmsearch.training.word_pieces import WordPieces  # noqa: E402
 
@@ -47,7 +47,7 @@ def test_ten_pairs_are_learned_by_heart() -> None:
         validate_every=150,
         batches=BatchConfig(images=PAIRS, captions_per_image=1, word_drop=0.0, teacher_share=0.0),
     )
-    fit(tiny_dual_encoder(), (data, data), config, log=lines.append)
+    fit(tiny_dual_encoder(), (data, data), config, watcher=Lines(lines.append))
     assert "i2t 100.0" in lines[-1]
     assert "t2i 100.0" in lines[-1]
 

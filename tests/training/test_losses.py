@@ -1,4 +1,4 @@
-"""The contrastive loss against a loop that a reader can check by eye."""
+"""The losses against loops that a reader can check by eye."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mmsearch.training.losses import itc_loss, positives, softened, spread  # noqa: E402
+from mmsearch.training.losses import (  # noqa: E402
+    hard_negatives,
+    itc_loss,
+    itm_loss,
+    max_hinge_loss,
+    positives,
+    sigmoid_loss,
+    softened,
+    spread,
+)
 
 
 def _softmax(values: list[float]) -> list[float]:
@@ -64,3 +73,63 @@ def test_softened_targets_still_sum_to_one_and_keep_the_hard_share() -> None:
     soft = softened(hard, torch.zeros(3, 3), 0.3)
     assert torch.allclose(soft.sum(1), torch.ones(3))
     assert torch.allclose(soft.diagonal(), torch.full((3,), 0.8))
+
+
+def test_itm_loss_equals_its_definition() -> None:
+    logits, matches = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([True, False, False])
+    naive = (
+        -(math.log(1 / (1 + math.exp(-2))) + math.log(1 / (1 + math.exp(-1))) + math.log(1 / (1 + math.exp(0.5)))) / 3
+    )
+    assert float(itm_loss(logits, matches)) == pytest.approx(naive, rel=1e-6)
+
+
+def test_hard_negatives_are_never_matches_and_mostly_the_near_ones() -> None:
+    logits = torch.zeros(3, 5)
+    logits[0, 1], logits[1, 4], logits[2, :] = 9.0, 9.0, 0.0
+    matches = torch.zeros(3, 5, dtype=torch.bool)
+    matches[0, :1], matches[1, 3:4], matches[2, :3] = True, True, True
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([hard_negatives(logits, matches, generator)[0] for _ in range(300)])
+    assert not matches[torch.arange(3)[None, :].expand(300, 3), drawn].any()
+    assert (drawn[:, 0] == 1).float().mean() > 0.9
+    assert (drawn[:, 1] == 4).float().mean() > 0.9
+    assert set(drawn[:, 2].tolist()) == {3, 4}
+
+
+def test_a_row_of_matches_alone_has_no_negative_and_says_so() -> None:
+    matches = torch.tensor([[True, True], [True, False]])
+    _, possible = hard_negatives(torch.zeros(2, 2), matches, torch.Generator().manual_seed(0))
+    assert possible.tolist() == [False, True]
+
+
+def test_a_negative_can_be_drawn_where_the_softmax_leaves_nothing() -> None:
+    logits = torch.tensor([[1000.0, 0.0, 0.0]])  # softmax underflows everywhere but at the match
+    drawn, possible = hard_negatives(logits, torch.tensor([[True, False, False]]), torch.Generator().manual_seed(0))
+    assert possible.all()
+    assert drawn.item() in (1, 2)
+
+
+def test_max_hinge_takes_the_hardest_negative_of_each_match_both_ways() -> None:
+    torch.manual_seed(1)
+    similarities = torch.rand(3, 6) * 2 - 1
+    matches = torch.zeros(3, 6, dtype=torch.bool)
+    matches[torch.arange(6) % 3, torch.arange(6)] = True
+    total, count = 0.0, 0
+    for i in range(3):
+        for t in range(6):
+            if matches[i, t]:
+                own = float(similarities[i, t])
+                row = max(float(similarities[i, j]) for j in range(6) if not matches[i, j])
+                column = max(float(similarities[j, t]) for j in range(3) if not matches[j, t])
+                total += max(0.0, 0.2 - own + row) + max(0.0, 0.2 - own + column)
+                count += 1
+    assert float(max_hinge_loss(similarities, matches)) == pytest.approx(total / count, rel=1e-5)
+
+
+def test_sigmoid_loss_equals_a_naive_sum_over_pairs() -> None:
+    torch.manual_seed(2)
+    logits, matches = torch.randn(3, 4) * 2, torch.rand(3, 4) < 0.4
+    naive = sum(
+        math.log(1 + math.exp(-(1 if matches[i, t] else -1) * float(logits[i, t]))) for i in range(3) for t in range(4)
+    )
+    assert float(sigmoid_loss(logits, matches)) == pytest.approx(naive / 3, rel=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from mmsearch.training.dual_encoder import DualConfig, DualEncoder, HeadConfig
+from mmsearch.training.fusion import FusionConfig
 from mmsearch.training.towers import EfficientNetLite, ImageTowerConfig, MiniLM, TextTowerConfig
 
 SIZE = (64, 64)
@@ -21,5 +22,6 @@ def tiny_dual_encoder(seed: int = 0) -> DualEncoder:
         dim=16,
         image=HeadConfig(inputs=1280, width=24, hidden=8),
         text=HeadConfig(inputs=16, width=16, hidden=0, identity=True),
+        fusion=FusionConfig(text_inputs=16, grid=2, token_dim=16, layers=1, attention_heads=2, hidden=32, dropout=0.0),
     )
     return DualEncoder(image_tower, MiniLM(text), config).eval()

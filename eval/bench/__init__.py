@@ -1,0 +1,1 @@
+"""How fast: benches that time the product against a plain baseline or a peer, in one run and in alternation."""

@@ -1,0 +1,133 @@
+"""Search: recall, latency, memory and time to build of index types over one grown gallery, asked with real sentences.
+
+Recall is `ann_recall_at_10` against exact search over the same vectors. Latency is of one query at a time on one
+thread, the way ann-benchmarks does it, and each index is timed in turns with exact search. A row marked `*` is on the
+Pareto front of recall and latency: no other is better in both.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mmsearch.eval.ann_recall import ann_recall_at_k, exact_truth
+from mmsearch.eval.bench.gallery import Grower, real_embeddings
+from mmsearch.eval.bench.index_kinds import FAISS_OWN, OURS, Built, built_indexes
+from mmsearch.eval.bench.request import BenchRequest
+from mmsearch.eval.bench.result import BenchResult, Cell
+from mmsearch.eval.bench.timing import Ratio, Sample, alternate, in_process, median_ms, paired_ratio
+from mmsearch.eval.latency import spread
+from mmsearch.exact_search import Vectors, search_exact
+from mmsearch.model import load_model
+
+DEFAULT_SIZE, DEFAULT_ROUNDS = 100_000, 50
+QUERIES = 200
+K = 10
+# Beyond, types that take minutes to build or hold all vectors in memory are left out.
+SMALL_ENOUGH_FOR_ALL = 200_000
+_FLOAT16_FROM = 10_000
+
+
+def run(request: BenchRequest) -> BenchResult:
+    """Return one row an index and setting, over `request.size` vectors."""
+    size, rounds = request.size or DEFAULT_SIZE, request.rounds or DEFAULT_ROUNDS
+    model = load_model(request.model, threads=request.threads)
+    real = real_embeddings(model, request.data)
+    queries = real.queries[spread(len(real.queries), QUERIES)]
+    names = (*OURS, *FAISS_OWN) if size <= SMALL_ENOUGH_FOR_ALL else ("product", FAISS_OWN[0])
+    with request.workplace() as work:
+        vectors = gallery_on_disk(work / f"vectors-{size}.npy", Grower(real.images), size)
+        rows, ratios = [], {}
+        for built in built_indexes(vectors, names, request.threads or 1):
+            row, ratio = _measured(built, vectors, queries, rounds)
+            rows.append(row)
+            ratios[f"{built.name} / numpy over float32 blocks"] = ratio
+    return BenchResult(
+        name="search",
+        columns=("front", "index", "recall@10", "p50 ms", "p99 ms", "bytes a vector", "anonymous MiB", "build s"),
+        rows=tuple(with_front(rows)),
+        ratios=ratios,
+        notes=(
+            f"{size} vectors of {vectors.shape[1]} {vectors.dtype} grown from {real.source}: for latency and recall of"
+            " the index, not for quality",
+            f"{len(queries)} sentences, one at a time, {request.threads or 1} thread; the first {rounds} timed"
+            " in turns with numpy give the ratio",
+        ),
+    )
+
+
+def gallery_on_disk(path: Path, grower: Grower, size: int) -> Vectors:
+    """Return `size` grown vectors, mapped from `path`: float32 where a collection keeps that, float16 beyond."""
+    dtype = np.dtype(np.float32 if size <= _FLOAT16_FROM else np.float16)
+    if not path.exists():
+        shape = (size, grower.dim)
+        written = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        start = 0
+        for block in grower.blocks(size):
+            written[start : start + len(block)] = block
+            start += len(block)
+        written.flush()
+    mapped: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def with_front(rows: list[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
+    """Return the rows (name, recall, p50, ...) with "*" before those that no other beats in both recall and p50."""
+
+    def beaten(row: tuple[Cell, ...]) -> bool:
+        recall, p50 = _number(row[1]), _number(row[2])
+        return any(
+            _number(other[1]) >= recall
+            and _number(other[2]) <= p50
+            and (_number(other[1]), _number(other[2])) != (recall, p50)
+            for other in rows
+        )
+
+    return [("" if beaten(row) else "*", *row) for row in rows]
+
+
+def _measured(
+    built: Built, vectors: Vectors, queries: npt.NDArray[np.float32], rounds: int
+) -> tuple[tuple[Cell, ...], Ratio]:
+    found = np.concatenate([built.search(query[np.newaxis], K) for query in queries])
+    truth = exact_truth(found, [(np.arange(len(vectors)), vectors)], queries)
+    each = iter(queries)
+    timed = [in_process(lambda: built.search(next(each)[np.newaxis], K))() for _ in queries]
+    pairs = iter(np.resize(queries, (2 * (rounds + 1), queries.shape[1])))
+    turns = alternate(
+        {
+            "index": in_process(lambda: built.search(next(pairs)[np.newaxis], K)),
+            "plain": in_process(lambda: search_exact(vectors, next(pairs)[np.newaxis], K)),
+        },
+        rounds,
+    )
+    row = (
+        built.name,
+        round(ann_recall_at_k(truth, K), 4),
+        median_ms(timed),
+        _p99(timed),
+        round(built.bytes_a_vector, 1),
+        round(_anonymous_mib()),
+        built.build_seconds,
+    )
+    return row, paired_ratio(turns["index"], turns["plain"])
+
+
+def _p99(samples: list[Sample]) -> float:
+    return float(np.percentile([1000 * sample.wall for sample in samples], 99))
+
+
+def _anonymous_mib() -> float:
+    """Memory of this process that is its own, mapped files apart; 0 where the system does not say."""
+    path = Path(f"/proc/{os.getpid()}/status")
+    if not path.is_file():
+        return 0.0
+    facts = dict(line.split(":", 1) for line in path.read_text(encoding="ascii").splitlines() if ":" in line)
+    return int(facts["RssAnon"].split()[0]) / 1024
+
+
+def _number(cell: Cell) -> float:
+    return float(cell) if isinstance(cell, int | float) else 0.0

@@ -1,0 +1,201 @@
+"""What a run does: the choices of whoever starts it, those of an earlier run it goes on with, and defaults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mmsearch.errors import UsageError
+from mmsearch.safe_text import safe_text
+from mmsearch.training.batches import BatchConfig
+from mmsearch.training.fitting import FitConfig
+from mmsearch.training.objectives import Objectives
+
+OBJECTIVES = ("itc", "itm", "mlm", "mim")
+EPOCHS = 12
+RATE = 3e-4
+_STEPS_AN_EPOCH = 8
+_MASKED_WEIGHT = 0.2  # of MLM and of MIM beside ITC's 1: they help the matching head, and must not lead
+# Peak rates of the towers for each unit of the heads': towers know more already, and forget it sooner.
+_IMAGE_SHARE, _TEXT_SHARE = 0.15, 0.1
+_CAPTIONS_A_STEP = 2  # of each photo
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the user asked for; None where it was left to us, or to the run that is gone on with."""
+
+    source: str
+    out: Path
+    start: str | None = None
+    validation: str | None = None
+    objectives: str | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    seed: int | None = None
+    rate: float | None = None
+    resume: bool = False
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can be asked for.
+
+        Raises:
+            UsageError: an option has a value that cannot be used.
+        """
+        _require("--epochs", self.epochs, "a whole number above 0", lambda value: value >= 1)
+        _require("--batch", self.batch, "at least 2 photos", lambda value: value >= 2)
+        _require("--seed", self.seed, "0 to 4294967295", lambda value: 0 <= value < 1 << 32)
+        _require("--lr", self.rate, "a number above 0, such as 3e-4", lambda value: 0 < value < math.inf)
+        if self.objectives is not None:
+            _named(self.objectives)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is: two runs with equal plans do the same, wherever (`origin`) the starting model was found.
+
+    `data` is the digest of photos, captions and their split; `start` is the fingerprint of the starting model; `rate`
+    is the peak learning rate of the heads; `views` counts the views of a photo that are kept.
+    """
+
+    origin: str
+    data: str
+    start: str
+    objectives: str
+    epochs: int
+    batch: int
+    seed: int
+    rate: float
+    views: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the data and the starting model decide: how many photos there are to learn from, and so on."""
+
+    origin: str
+    data: str
+    start: str
+    photos: int
+    matching: bool  # whether the starting model has a matching head
+    views: int
+
+
+def planned(options: TrainOptions, earlier: Plan | None, found: Found, say: Callable[[str], None]) -> Plan:
+    """Return the plan of the run; `say` is told where it is not what was asked for.
+
+    Raises:
+        UsageError: an option is not that of the earlier run.
+    """
+    batch = None if options.batch is None else min(options.batch, found.photos)
+    if batch != options.batch:
+        say(f"--batch {options.batch} is more than there are photos to learn from: each step sees all {batch}")
+    usual = earlier or Plan(
+        origin=found.origin,
+        data=found.data,
+        start=found.start,
+        objectives="itc,itm" if found.matching else "itc",
+        epochs=EPOCHS,
+        batch=default_batch(found.photos),
+        seed=0,
+        rate=RATE,
+        views=found.views,
+    )
+    plan = Plan(
+        origin=found.origin,
+        data=found.data,
+        start=found.start,
+        objectives=usual.objectives if options.objectives is None else _named(options.objectives),
+        epochs=usual.epochs if options.epochs is None else options.epochs,
+        batch=usual.batch if batch is None else batch,
+        seed=usual.seed if options.seed is None else options.seed,
+        rate=usual.rate if options.rate is None else options.rate,
+        views=usual.views,
+    )
+    if earlier is not None:
+        require_same(earlier, plan)
+    return plan
+
+
+_WORDS = {
+    "data": "the photos or captions of DATASET or --val",
+    "start": "the model of --from",
+    "objectives": "--objective",
+    "epochs": "--epochs",
+    "batch": "--batch",
+    "seed": "--seed",
+    "rate": "--lr",
+}
+
+
+def require_same(earlier: Plan, now: Plan) -> None:
+    """Return when a run with the plan `now` goes on with the one of `earlier`.
+
+    Raises:
+        UsageError: they differ; names in what.
+    """
+    before, after = asdict(earlier), asdict(now)
+    different = []
+    for name, words in _WORDS.items():
+        if before[name] != after[name]:
+            opaque = name in ("data", "start")
+            different.append(f"{words} changed" if opaque else f"{words} was {before[name]}, is {after[name]}")
+    if different:
+        raise UsageError(
+            f"--resume goes on with the same run only, and {', '.join(different)}; give what the run was begun with, or"
+            " choose another --out"
+        )
+
+
+def default_batch(photos: int) -> int:
+    """Return how many of `photos` a step sees by default: a power of two, 256 at most, for eight steps an epoch."""
+    return min(photos, BatchConfig.images, max(8, 1 << int(math.log2(max(1, photos // _STEPS_AN_EPOCH)))))
+
+
+def objectives(plan: Plan) -> Objectives:
+    """Return the weights of the losses of `plan`."""
+    asked = plan.objectives.split(",")
+    return Objectives(
+        itc=Objectives.itc if "itc" in asked else 0.0,
+        itm=Objectives.itm if "itm" in asked else 0.0,
+        mlm=_MASKED_WEIGHT if "mlm" in asked else 0.0,
+        mim=_MASKED_WEIGHT if "mim" in asked else 0.0,
+    )
+
+
+def fit_config(plan: Plan, *, captions: int, fresh: bool) -> FitConfig:
+    """Return how the loop is to run `plan` on photos with so many `captions` each.
+
+    With `fresh`, the matching head starts from random weights, and the towers wait for it for an epoch.
+    """
+    return FitConfig(
+        epochs=plan.epochs,
+        stop_after=plan.epochs,
+        head_rate=plan.rate,
+        image_rate=_IMAGE_SHARE * plan.rate,
+        text_rate=_TEXT_SHARE * plan.rate,
+        warm_epochs=1.0 if fresh else 0.0,
+        validate_every=1,
+        seed=plan.seed,
+        objectives=objectives(plan),
+        batches=BatchConfig(images=plan.batch, captions_per_image=min(_CAPTIONS_A_STEP, captions)),
+    )
+
+
+def _named(text: str) -> str:
+    """Return the objectives in `text`, each once, in the order of `OBJECTIVES`."""
+    asked = [part.strip().lower() for part in text.split(",")]
+    wrong = [part for part in asked if part not in OBJECTIVES]
+    if wrong:
+        raise UsageError(
+            f"--objective has '{safe_text(wrong[0])}', expected some of {', '.join(OBJECTIVES)} with commas between"
+        )
+    return ",".join(name for name in OBJECTIVES if name in asked)
+
+
+def _require(option: str, value: float | None, expected: str, usable: Callable[[float], bool]) -> None:
+    if value is not None and not usable(value):
+        raise UsageError(f"{option} is {value:g}, expected {expected}")

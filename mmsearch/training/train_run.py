@@ -1,0 +1,188 @@
+"""`mmsearch train` as a library call: look at the data, prepare it, learn, keep the best epoch, write the model.
+
+A run may be ended at any moment. What it needs to go on is in one checkpoint after each epoch, every few minutes, and
+when Ctrl-C asks for it; going on from there gives what the run would have given.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mmsearch.indexer.interrupt import StopWaiting, interruptible
+from mmsearch.model_manifest import ModelManifest, bundled_models, load_model_manifest
+from mmsearch.progress import Progress
+from mmsearch.training.architecture import with_fusion
+from mmsearch.training.batches import Dataset
+from mmsearch.training.card import CardFacts, card, license_sentence
+from mmsearch.training.checkpoint import load_weights
+from mmsearch.training.dual_encoder import DualEncoder
+from mmsearch.training.fitting import fit
+from mmsearch.training.follow import Follow, Tell, TrainingStopped
+from mmsearch.training.fusion import FusionConfig
+from mmsearch.training.history import History
+from mmsearch.training.package import ModelFacts
+from mmsearch.training.plan import Found, Plan, TrainOptions, fit_config, planned
+from mmsearch.training.prepare import Cache, Room, affordable_views, prepared
+from mmsearch.training.run_directory import RunDirectory
+from mmsearch.training.stored_weights import load_stored
+from mmsearch.training.train_data import TrainData, load_train_data
+from mmsearch.training.train_export import Words, model_name, publish
+from mmsearch.training.validation import Recalls
+from mmsearch.training.word_pieces import load_tokenizer
+
+START = "mini"
+VERSION = "1"
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a finished run came to: recalls on the validation photos `before`, and `after` of the files as written."""
+
+    out: Path
+    name: str
+    plan: Plan
+    data: TrainData
+    best_epoch: int
+    before: Recalls
+    after: Recalls
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """Everything that learning needs. With `fresh`, the matching head of `model` starts from random weights."""
+
+    plan: Plan
+    data: TrainData
+    start: ModelManifest
+    model: DualEncoder
+    fresh: bool
+    sets: tuple[Dataset, Dataset]
+
+
+def train(options: TrainOptions, tell: Tell) -> TrainReport:
+    """Train as `options` say and write the model into `options.out`; Ctrl-C and SIGTERM stop it in good order.
+
+    Raises:
+        UsageError: an option cannot be used, or the directory is not one to write to.
+        DatasetError: the data cannot be read as a dataset, or is too little.
+        ModelError: training cannot start from that model, or what was written is not what was learned.
+        CollectionBusy: another process trains into that directory.
+        TrainingStopped: it was asked to stop.
+        MMSearchError: the disk is full.
+    """
+    started = time.monotonic()
+    torch.set_num_threads(options.threads)
+    run = RunDirectory(options.out)
+    earlier = run.earlier(resume=options.resume)
+    with interruptible() as interrupt, run.held():
+        try:
+            with interrupt.waiting():
+                ready = _prepare(options, run, earlier, tell)
+        except StopWaiting:
+            raise TrainingStopped("stopped before the first step; the same command begins again") from None
+        device = _to_device(ready.model)
+        follow = Follow(run, ready.plan, ready.sets[1], interrupt=interrupt, tell=tell)
+        captions = len(ready.data.training.captions) // len(ready.data.training.paths)
+        fit(ready.model, ready.sets, fit_config(ready.plan, captions=captions, fresh=ready.fresh), watcher=follow)
+        try:
+            with interrupt.waiting():
+                name, after = _write(run, ready, follow.history, device, tell)
+        except StopWaiting:
+            raise TrainingStopped(
+                "stopped before the model was written; the same command with --resume goes on"
+            ) from None
+    return TrainReport(
+        out=run.path,
+        name=name,
+        plan=ready.plan,
+        data=ready.data,
+        best_epoch=follow.history.kept.number,
+        before=follow.history.epochs[0].recalls,
+        after=after,
+        device=device,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _prepare(options: TrainOptions, run: RunDirectory, earlier: Plan | None, tell: Tell) -> _Ready:
+    """Return what learning needs; the run directory is begun, unless an earlier run in it is gone on with."""
+    origin = options.start or (earlier.origin if earlier else START)
+    start = load_model_manifest(origin)
+    model = load_stored(origin)
+    data = load_train_data(options.source, options.validation, progress=tell.progress)
+    for note in data.notes:
+        tell.say(note)
+    size = (start.preprocess.height, start.preprocess.width)
+    found = Found(
+        origin=origin if origin in bundled_models() else str(start.directory.resolve()),
+        data=data.digest,
+        start=start.fingerprint,
+        photos=len(data.training.paths),
+        matching=model.config.fusion is not None,
+        views=earlier.views if earlier else affordable_views(Room.of(data, model, size), run.path, model),
+    )
+    plan = planned(options, earlier, found, tell.say)
+    tell.say(f"{found.photos:,} photos to learn from, {len(data.validation.paths):,} to measure on")
+    if earlier is None:
+        with run.writing():
+            run.begin(plan)
+    cache = Cache(run.cache, model, size, plan.seed, options.threads)
+    tokenizer = load_tokenizer(start.directory / start.tokenizer_file)
+    with run.writing():
+        sets = prepared(data, tokenizer, cache, plan.views, tell.progress)
+    torch.manual_seed(plan.seed)
+    needed = plan.objectives != "itc"
+    fresh = needed and not found.matching
+    if needed != found.matching:
+        model = with_fusion(model, FusionConfig(text_inputs=model.text_tower.config.width) if needed else None)
+    return _Ready(plan, data, start, model, fresh, sets)
+
+
+def _to_device(model: DualEncoder) -> str:
+    """Move `model` to the fastest device there is; return what to call it."""
+    model.image_tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if not torch.cuda.is_available():
+        return "CPU"
+    model.to("cuda")
+    return torch.cuda.get_device_name()
+
+
+def _write(run: RunDirectory, ready: _Ready, history: History, device: str, tell: Tell) -> tuple[str, Recalls]:
+    """Write the weights of the best epoch as a model; return its name and its recalls."""
+    if tell.progress is not None:
+        tell.progress(Progress("export", 0, 1))
+    plan, start, validation = ready.plan, ready.start, ready.data.validation
+    load_weights(run.best(history.kept.number), ready.model)
+    model = ready.model.cpu()
+    if "itm" not in plan.objectives and model.config.fusion is not None:
+        model = with_fusion(model, None)  # a matching head that nobody taught to match would spoil the order
+    name = model_name(run.path)
+
+    def describe(measured: Recalls) -> Words:
+        written = CardFacts(name, f"{start.name} {start.version}", start.license, measured, device)
+        facts = ModelFacts(
+            name=name,
+            version=VERSION,
+            dim=model.config.dim,
+            image_size=(start.preprocess.height, start.preprocess.width),
+            max_tokens=start.max_tokens,
+            license=license_sentence(written.start, written.start_license, ready.data.name),
+            dataset=ready.data.validation_name,
+            images=len(validation.paths),
+            captions=len(validation.captions),
+            recalls=measured,
+        )
+        return Words(card(written, plan, ready.data, history), facts)
+
+    with run.writing():
+        measured = publish(model, start, run.path, ready.data, describe)
+        run.finish(plan)
+    if tell.progress is not None:
+        tell.progress(Progress("export", 1, 1))
+    return name, measured

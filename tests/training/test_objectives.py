@@ -1,0 +1,100 @@
+"""Every objective learns: its gradient reaches the towers, and ten pairs are told apart by the matching head alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tiny_dual_encoder import WORDS, tiny_dual_encoder  # noqa: E402
+
+from mmsearch.training.batches import BatchConfig, Dataset  # noqa: E402
+from mmsearch.training.captions import CaptionedImages  # noqa: E402
+from mmsearch.training.fitting import FitConfig, Loop, freeze  # noqa: E402
+from mmsearch.training.objectives import Objectives, one_caption_each, see  # noqa: E402
+from mmsearch.training.word_pieces import WordPieces  # noqa: E402
+
+PHOTOS, CAPTIONS = 10, 2
+
+
+def _data() -> Dataset:
+    rng = np.random.default_rng(0)
+    maps = rng.normal(0, 6, (PHOTOS, 4, 4, 32)).astype(np.float16)
+    count = PHOTOS * CAPTIONS
+    ids = torch.from_numpy(rng.integers(200, WORDS, (count, 6)))
+    pieces = WordPieces(ids, torch.from_numpy(rng.integers(3, 7, count)))
+    owners = np.repeat(np.arange(PHOTOS, dtype=np.int64), CAPTIONS)
+    captions = CaptionedImages(
+        tuple(Path(f"{i}.jpg") for i in range(PHOTOS)), tuple(f"caption {i}" for i in range(count)), owners
+    )
+    return Dataset([maps], pieces, captions, torch.nn.functional.normalize(torch.randn(count, 8), dim=-1))
+
+
+def _loop(objectives: Objectives, **changes: float) -> Loop:
+    model = tiny_dual_encoder()
+    batches = BatchConfig(images=PHOTOS, captions_per_image=CAPTIONS, word_drop=0.0, teacher_share=0.0)
+    config = FitConfig(epochs=1000, warm_epochs=0.0, objectives=objectives, batches=batches, **changes)  # type: ignore[arg-type]
+    freeze(model, config)
+    return Loop(model, _data(), config, None)
+
+
+def test_captions_are_seen_in_groups_and_found_again() -> None:
+    loop = _loop(Objectives())
+    images = np.array([7, 2, 9, 0, 4])
+    seen, rows = see(loop.model, loop.batches, images, towers_learn=False)
+    own = torch.from_numpy(loop.batches.data.captions.image_of)[rows]
+    assert torch.equal(torch.from_numpy(images)[seen.own], own)
+    assert torch.equal(seen.matches.nonzero()[:, 0].sort().values, torch.arange(5).repeat_interleave(CAPTIONS))
+    picked = one_caption_each(seen.own, np.random.default_rng(0))
+    assert torch.equal(seen.own[picked], torch.arange(5))
+    covered = torch.zeros(len(picked), dtype=torch.bool)
+    for where, group, inside in seen.by_group(picked):
+        covered[where] = True
+        full = loop.batches.data.pieces.ids[rows[picked[where]], : group.ids.shape[1]]
+        assert torch.equal(group.ids[inside] * group.mask[inside], full * group.mask[inside])
+    assert covered.all()
+
+
+@pytest.mark.parametrize(
+    ("objectives", "names"),
+    [
+        (Objectives(itm=0.0), {"itc"}),
+        (Objectives(itm=0.0, contrast="hinge"), {"itc"}),
+        (Objectives(itm=0.0, contrast="sigmoid"), {"itc"}),
+        (Objectives(itc=0.0, itm=1.0, align=0.0), {"itc", "itm"}),
+        (Objectives(itc=0.0, itm=1.0), {"itc", "align", "itm"}),
+        (Objectives(itc=0.0, itm=0.0, mlm=1.0), {"itc", "masked"}),
+        (Objectives(itc=0.0, itm=0.0, mim=1.0), {"itc", "masked"}),
+        (Objectives(itm=1.0, mlm=1.0, mim=1.0), {"itc", "align", "itm", "masked"}),
+    ],
+)
+def test_every_objective_teaches_both_towers(objectives: Objectives, names: set[str]) -> None:
+    loop = _loop(objectives)
+    losses = loop.losses(np.arange(PHOTOS))
+    assert set(losses) == names
+    torch.autograd.backward(torch.stack(list(losses.values())).sum())
+    for parameter in (loop.model.image_tower.head.weight, loop.model.text_tower.layers[0].query.weight):
+        assert parameter.grad is not None
+        assert float(parameter.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("objectives", [Objectives(itm=1.0), Objectives(itm=1.0, mlm=0.2, mim=0.5)])
+def test_the_matching_head_learns_ten_photos_by_heart(objectives: Objectives) -> None:
+    loop = _loop(objectives, head_rate=5e-3, image_rate=1e-3, text_rate=1e-3, average_decay=0.5)
+    model = loop.model.train()
+    for _ in range(120):
+        loop.step(np.arange(PHOTOS))
+    model.eval()
+    assert model.matcher is not None
+    right = 0
+    with torch.no_grad():
+        seen, _ = see(model, loop.batches, np.arange(PHOTOS), towers_learn=False)
+        for group in seen.groups:
+            shared = (len(group.ids), -1, -1)
+            tokens = model.match_tokens(seen.tower_map)
+            logits = torch.stack([model.matcher(each.expand(shared), group.states, group.mask) for each in tokens])
+            right += int((logits.argmax(0) == seen.own[group.first : group.first + len(group.ids)]).sum())
+    assert right >= 0.9 * PHOTOS * CAPTIONS  # by chance two of twenty
