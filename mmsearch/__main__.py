@@ -8,13 +8,8 @@ import sys
 def main() -> None:
     """Runs the command in `sys.argv` and exits with its code."""
     try:
-        from mmsearch.cli.outcome import end_at_once, fill_closed_streams
-        from mmsearch.cli.quick import run_quickly
-
-        fill_closed_streams()
-        code = run_quickly(sys.argv[1:])
-        if code is not None:
-            end_at_once(code)
+        if sys.argv[1:2] == ["query"]:
+            _answer_quickly()
         from mmsearch.cli.main import main as run_command
 
         run_command()
@@ -22,6 +17,17 @@ def main() -> None:
         # While modules were loaded: whatever comes later is caught where it happens.
         sys.stderr.write("mmsearch: interrupted\n")
         sys.exit(130)
+
+
+def _answer_quickly() -> None:
+    """Ends the process with the answer, or returns when the arguments need the parser of all commands."""
+    from mmsearch.cli.outcome import end_at_once, fill_closed_streams
+    from mmsearch.cli.quick import run_quickly
+
+    fill_closed_streams()
+    code = run_quickly(sys.argv[1:])
+    if code is not None:
+        end_at_once(code)
 
 
 if __name__ == "__main__":

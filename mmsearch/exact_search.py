@@ -70,20 +70,39 @@ def search_exact(
     Order: similarity descending, then row ascending. Only rows that `allowed` (N,) admits are looked at. Where fewer
     than k are left, -inf and -1 fill up.
     """
+    # As many rows at a time as leave the scores of all queries in memory: converting float16 is what takes the time, so
+    # it is done once for all queries.
+    at_once = max(_BLOCK_ROWS, _SCORES_IN_MEMORY // max(1, len(queries)))
+    if len(vectors) <= at_once:
+        return _search_part(vectors, queries, k, allowed)
+    similarities = np.full((len(queries), k), -np.inf, np.float32)
+    found = np.full((len(queries), k), -1, np.int64)
+    for start in range(0, len(vectors), at_once):
+        part = slice(start, start + at_once)
+        near, rows = _search_part(vectors[part], queries, k, None if allowed is None else allowed[part])
+        for number in range(len(queries)):
+            here, before = rows[number] >= 0, found[number] >= 0
+            candidates = np.concatenate([found[number][before], rows[number][here] + start])
+            cosines = np.concatenate([similarities[number][before], near[number][here]])
+            similarities[number], found[number] = best_rows(candidates, cosines, k)
+    return similarities, found
+
+
+def _search_part(
+    vectors: Vectors, queries: npt.NDArray[np.float32], k: int, allowed: npt.NDArray[np.bool_] | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """What `search_exact` says, of so few vectors that the scores of all queries fit into memory."""
     rows = _rows_to_score(len(vectors), allowed)
     similarities = np.full((len(queries), k), -np.inf, np.float32)
     found = np.full((len(queries), k), -1, np.int64)
     if not len(rows):
         return similarities, found
-    group = max(1, _SCORES_IN_MEMORY // len(rows))
-    for start in range(0, len(queries), group):
-        asked = queries[start : start + group]
-        scores = _preselection_scores(vectors, rows, asked)
-        if allowed is not None and len(rows) == len(vectors):
-            scores[:, ~allowed] = -np.inf
-        for number, query in enumerate(asked, start):
-            near = rows[_within_reach_of_best(scores[number - start], k)]
-            similarities[number], found[number] = best_rows(near, exact_similarities(vectors, near, query), k)
+    scores = _preselection_scores(vectors, rows, queries)
+    if allowed is not None and len(rows) == len(vectors):
+        scores[:, ~allowed] = -np.inf
+    for number, query in enumerate(queries):
+        near = rows[_within_reach_of_best(scores[number], k)]
+        similarities[number], found[number] = best_rows(near, exact_similarities(vectors, near, query), k)
     return similarities, found
 
 

@@ -119,7 +119,8 @@ class Model:
             UsageError: an item is none of these, or its file does not exist.
             ModelError: the model cannot be loaded.
         """
-        return self.encode_images_with_tokens(images, batch_size=batch_size)[0]
+        batches = (self._encoder.encode_pixels(pixels) for pixels in self._pixels(images, batch_size))
+        return np.concatenate([np.zeros((0, self.dim), np.float32), *batches])
 
     def encode_images_with_tokens(
         self, images: Sequence[ImageInput], *, batch_size: int = 8
@@ -129,16 +130,11 @@ class Model:
         Raises:
             UnreadableFile, UsageError, ModelError: as `encode_images`.
         """
-        from mmsearch.image_input import input_pixels
-
-        _check_list(images, "images", "a list of paths, PIL images or arrays")
-        alone = len(images) == 1
         embeddings = [np.zeros((0, self.dim), np.float32)]
         itm = self._manifest.itm
         tokens = None if itm is None else [np.zeros((0, itm.tokens, itm.token_dim), np.int8)]
-        for rows in _batches(len(images), batch_size):
-            pixels = [input_pixels(images[row], self.preprocess, number=None if alone else row) for row in rows]
-            batch, batch_tokens = self._encoder.encode_pixels_with_tokens(np.stack(pixels))
+        for pixels in self._pixels(images, batch_size):
+            batch, batch_tokens = self._encoder.encode_pixels_with_tokens(pixels)
             embeddings.append(batch)
             if tokens is not None and batch_tokens is not None:
                 tokens.append(batch_tokens)
@@ -210,6 +206,17 @@ class Model:
             bank = read_bank(self._manifest, direction)
             self._banks[direction] = HubnessBank(bank, neighbours=facts.neighbours, strength=facts.strength)
         return self._banks[direction]
+
+    def _pixels(self, images: Sequence[ImageInput], batch_size: int) -> Iterator[NDArray[np.uint8]]:
+        """Pixels (B, 3, height, width) of `images`, a batch at a time; complains about the list before the first."""
+        from mmsearch.image_input import input_pixels
+
+        _check_list(images, "images", "a list of paths, PIL images or arrays")
+        alone = len(images) == 1
+        for rows in _batches(len(images), batch_size):
+            yield np.stack(
+                [input_pixels(images[row], self.preprocess, number=None if alone else row) for row in rows]
+            )
 
     def _tokenized(
         self, texts: Sequence[str], batch_size: int

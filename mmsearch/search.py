@@ -146,7 +146,9 @@ def search(snapshot: Snapshot, model: Model, query: Query, *, started: float | N
     }
     timing_ms = {name: round(seconds * 1000, 3) for name, seconds in timing.items()}
     notes = () if candidates or under is None else _notes_on(under, snapshot)
-    return SearchResult(hits, model.name, timing_ms, notes, reranked=plan is not None)
+    # A head alone decides nothing where the photos lack the tokens it takes.
+    decided = plan is not None and (plan.bank is not None or any(each.match_prob is not None for each in ranked))
+    return SearchResult(hits, model.name, timing_ms, notes, reranked=decided)
 
 
 def _load(model: Model, query: Query) -> RerankPlan | None:

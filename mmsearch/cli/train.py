@@ -55,6 +55,14 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of everything random. [default: 0]")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of the heads. [default: 3e-4]")] = None,
+    remember: Annotated[
+        float | None,
+        typer.Option(
+            "--remember",
+            metavar="SHARE",
+            help="Of the starting weights in the final ones: more forgets less and learns less. [default: 0.4]",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -81,6 +89,7 @@ def train(
         batch=batch,
         seed=seed,
         rate=lr,
+        remember=remember,
         resume=resume,
         threads=load_settings().thread_count,
     )
@@ -106,6 +115,7 @@ def _as_json(report: TrainReport) -> dict[str, Any]:
         "batch": plan.batch,
         "seed": plan.seed,
         "lr": plan.rate,
+        "remember": plan.remember,
         "before": _recalls(report.before),
         "after": _recalls(report.after),
         "device": report.device,

@@ -10,16 +10,20 @@ import argparse
 import logging
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from mmsearch.errors import MMSearchError
+from mmsearch.model import load_model
+from mmsearch.model_facts import Direction, HubnessFacts
+from mmsearch.training.banks import BANK_FILES, bank_rows, write_bank
 from mmsearch.training.batches import Dataset, as_map
-from mmsearch.training.captions import CaptionedImages, read_captions
+from mmsearch.training.captions import read_captions
 from mmsearch.training.class_knowledge import (
     NAMES_PACKAGE,
     PROMPTS,
@@ -29,14 +33,14 @@ from mmsearch.training.class_knowledge import (
     imagenet_class_names,
 )
 from mmsearch.training.dual_encoder import DualConfig, DualEncoder
-from mmsearch.training.export import Precision, image_graph, save_graph, text_graph
+from mmsearch.training.export import write_graphs
 from mmsearch.training.features import EarlyMaps, cached_early_maps, early_session, photo_view
 from mmsearch.training.fitting import FitConfig, Lines, fit
 from mmsearch.training.onnx_check import check_parity, shipped_recalls
-from mmsearch.training.package import ModelFacts, write_manifest
+from mmsearch.training.package import ModelFacts, match_facts, write_manifest
 from mmsearch.training.pooling import mean_pool
 from mmsearch.training.starting_weights import TEXT_PACKAGE, image_package, load_image_tower, load_text_tower
-from mmsearch.training.towers import EfficientNetLite, MiniLM
+from mmsearch.training.towers import LITE_CONFIGS, EfficientNetLite, MiniLM, TextTowerConfig
 from mmsearch.training.validation import Recalls
 from mmsearch.training.views import ViewConfig
 from mmsearch.training.word_pieces import (
@@ -53,6 +57,13 @@ LITE = "lite2"
 IMAGE_SIZE = (256, 256)
 VIEWS = 10  # the photo, its mirror image and eight random views
 NAME, VERSION = "mini", "0.2"
+WEIGHTS = "model.safetensors"
+# Chosen on val: how much a match logit counts beside the cosine, and what is taken off against hubs.
+MATCH_WEIGHT = 0.03
+BANK_ROWS = 2000
+HUBNESS: dict[Direction, HubnessFacts] = {
+    direction: HubnessFacts(bank=file, neighbours=16, strength=0.5) for direction, file in BANK_FILES.items()
+}
 LICENSE = "Apache-2.0 starting weights, tuned on Flickr8k photos given for non-commercial research; see MODEL_CARD.md"
 
 
@@ -125,25 +136,32 @@ def train(config: BuildConfig) -> DualEncoder:
     return fit(model, (training, validation), config.fit, watcher=Lines(logger.info), knowledge=knowledge)
 
 
-def write_model(model: DualEncoder, directory: Path, precision: Precision) -> float:
-    """Write both graphs and the tokenizer into `directory`; return the smallest cosine against torch."""
-    model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    save_graph(image_graph(model, IMAGE_SIZE), directory / "image.onnx", precision)
-    save_graph(text_graph(model, MAX_TOKENS), directory / "text.onnx", precision)
+def load_weights(path: Path) -> DualEncoder:
+    """Return the model whose weights an earlier run has saved at `path`."""
+    model = DualEncoder(
+        EfficientNetLite(LITE_CONFIGS[LITE]), MiniLM(TextTowerConfig(max_tokens=MAX_TOKENS)), DualConfig()
+    )
+    model.load_state_dict(load_file(path))
+    return model
+
+
+def write_files(model: DualEncoder, directory: Path, *, exact: bool) -> float:
+    """Write the graphs and the tokenizer into `directory`; return the smallest cosine against torch."""
+    write_graphs(model, directory, IMAGE_SIZE, MAX_TOKENS, exact=exact)
     (directory / "tokenizer.json").write_text(neutral_tokenizer_json(), encoding="utf-8")
-    exact = precision == Precision(half_weights=False, int8_words=False)
     return check_parity(directory, model, IMAGE_SIZE, smallest_cosine=0.9999 if exact else 0.995)
 
 
-def publish(model: DualEncoder, out: Path, validation: CaptionedImages) -> Recalls:
-    """Write the model into `out`, measure what was written, then its manifest; return the measured recalls."""
+def publish(model: DualEncoder, config: BuildConfig) -> Recalls:
+    """Write the model, measure what was written, then its manifest; return the measured recalls."""
+    out = config.out
+    training, validation = (read_captions(config.data / f"{split}.csv") for split in ("train", "val"))
     with tempfile.TemporaryDirectory() as scratch:
-        worst = write_model(model, Path(scratch), Precision(half_weights=False, int8_words=False))
+        worst = write_files(model, Path(scratch), exact=True)
         logger.info("float32 graphs agree with torch: smallest cosine %.6f", worst)
     out.mkdir(parents=True, exist_ok=True)
-    worst = write_model(model, out, Precision())
+    worst = write_files(model, out, exact=False)
     logger.info("compact graphs agree with torch: smallest cosine %.6f", worst)
-    measured = shipped_recalls(out, validation, IMAGE_SIZE)
     facts = ModelFacts(
         name=NAME,
         version=VERSION,
@@ -154,10 +172,16 @@ def publish(model: DualEncoder, out: Path, validation: CaptionedImages) -> Recal
         dataset="flickr8k-val",
         images=len(validation.paths),
         captions=len(validation.captions),
-        recalls=measured,
+        recalls=shipped_recalls(out, validation, IMAGE_SIZE),
     )
+    if model.config.fusion is not None:
+        facts = replace(facts, itm=match_facts(model.config.fusion, max_tokens=MAX_TOKENS, weight=MATCH_WEIGHT))
     write_manifest(out, facts)
-    return measured
+    written = load_model(out.resolve())
+    for direction, bank in HUBNESS.items():
+        write_bank(bank_rows(written, direction, training, rows=BANK_ROWS), out / bank.bank)
+    write_manifest(out, replace(facts, hubness=HUBNESS))
+    return facts.recalls
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -165,11 +189,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mmsearch.training.build_mini", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory with train.csv, val.csv and their images")
     parser.add_argument("--out", type=Path, required=True, help="directory to write the model into")
-    parser.add_argument("--work", type=Path, default=Path("mini-work"), help="directory for caches (about 3 GB)")
+    parser.add_argument("--work", type=Path, default=Path("mini-work"), help="directory for caches (about 4 GB)")
     parser.add_argument("--epochs", type=int, default=FitConfig.epochs, help="epochs the schedule spans")
     parser.add_argument("--stop-after", type=int, default=FitConfig.stop_after, help="epochs to run of the schedule")
     parser.add_argument("--seed", type=int, default=FitConfig.seed)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--weights", type=Path, help=f"publish this {WEIGHTS} of an earlier run instead of training")
     parser.add_argument("--card", type=Path, help="MODEL_CARD.md to ship; default: the one already in --out")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -179,12 +204,12 @@ def main(arguments: list[str] | None = None) -> int:
     config = BuildConfig(options.data, options.out, options.work, options.threads, fit_config)
     try:
         config.work.mkdir(parents=True, exist_ok=True)
-        model = train(config)
-        torch.save(model.state_dict(), config.work / "model.pt")
+        model = train(config) if options.weights is None else load_weights(options.weights)
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, config.work / WEIGHTS)
         if options.card is not None:
             config.out.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(options.card, config.out / "MODEL_CARD.md")
-        measured = publish(model, config.out, read_captions(config.data / "val.csv"))
+        measured = publish(model, config)
     except MMSearchError as error:
         logger.error("%s", error)
         return 1

@@ -50,6 +50,7 @@ def card(facts: CardFacts, plan: Plan, data: TrainData, history: History) -> str
         ("photos a step", f"{plan.batch:,}"),
         ("views of a photo", f"{plan.views}"),
         ("peak learning rate", f"{plan.rate:g} of the heads; the towers in proportion"),
+        ("share of the starting weights", f"{plan.remember:g}"),
         ("seed", f"{plan.seed}"),
         ("computed on", facts.device),
     )

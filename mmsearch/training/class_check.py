@@ -58,13 +58,15 @@ def judged(similarities: Floats, classes: Classes, judge_first: float) -> ClassR
     own = similarities[np.arange(len(classes)), classes]
     ranks = (similarities >= own[:, None]).sum(1)
     present = np.unique(classes)
-    best = similarities[:, present].argmax(0)
+    asked = similarities[:, present]
+    belongs = classes[:, None] == present
+    best_own, best_other = (np.where(some, asked, -np.inf).max(0) for some in (belongs, ~belongs))
     return ClassReport(
         photos=len(classes),
         classes=len(present),
         named_first=float((ranks == 1).mean()),
         named_in_five=float((ranks <= 5).mean()),
-        found_first=float((classes[best] == present).mean()),
+        found_first=float((best_own > best_other).mean()),
         judge_first=judge_first,
     )
 

@@ -94,7 +94,7 @@ def text_graph(model: DualEncoder, max_tokens: int) -> ModelProto:
 
 
 def match_graph(matcher: MatchHead) -> ModelProto:
-    """Return the float32 graph tokens int8 (B, N, C), states float32 (B, L, S), attention_mask int64 (B, L) -> logit (B,)."""
+    """Return the float32 graph tokens int8 (B, N, C), states (B, L, S), attention_mask int64 (B, L) -> logit (B,)."""
     config = matcher.config
     batch = torch.export.Dim("batch")
     words = {0: batch, 1: torch.export.Dim("length", min=2, max=config.max_text_tokens)}

@@ -57,7 +57,7 @@ class FitConfig:
 def autocast(model: DualEncoder) -> torch.autocast:
     """Return the context in which `model` computes: bfloat16 where its device is quick at it, float32 elsewhere."""
     device = model.log_scale.device.type
-    quick = torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    quick = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else torch.cpu._is_avx512_bf16_supported()
     return torch.autocast(device, torch.bfloat16, enabled=quick)
 
 
@@ -190,7 +190,7 @@ class Watcher(Protocol):
         """After each step, with its weighted losses by name."""
 
     def passed(self, loop: Loop, losses: Mapping[str, float], recalls: Recalls | None) -> None:
-        """After each pass: the mean losses of the steps this process did of it, and recalls where they were measured."""
+        """After each pass: the mean losses of its steps that this process did, and recalls where they were measured."""
 
 
 class Lines:

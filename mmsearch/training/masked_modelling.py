@@ -42,9 +42,12 @@ def mask_words(ids: Tensor, mask: Tensor, rate: float, vocabulary: int, generato
 
 
 def mask_places(tokens: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-    """Return a bool (B, N), true at the round(rate x N) places a photo that are hidden, one at least."""
+    """Return a bool (B, N), true at the round(rate x N) places a photo that are hidden.
+
+    One at least is hidden, and of several one at least is not.
+    """
     batch, places = tokens.shape[:2]
-    count = min(places - 1, max(1, round(rate * places)))
+    count = max(1, min(places - 1, round(rate * places)))
     order = torch.rand((batch, places), generator=generator).argsort(dim=1)
     return (order < count).to(tokens.device)
 

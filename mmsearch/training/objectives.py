@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from mmsearch.training.batches import Batches, Rows
 from mmsearch.training.dual_encoder import DualEncoder
 from mmsearch.training.losses import hard_negatives, itc_loss, itm_loss, max_hinge_loss, sigmoid_loss
 from mmsearch.training.masked_modelling import MaskedModelling, mask_places, mask_words, mim_loss, mlm_loss
+
+Contrast: TypeAlias = Literal["infonce", "hinge", "sigmoid"]
+CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
 
 _TEXT_GROUPS = 4
 
@@ -30,7 +34,7 @@ class Objectives:
     align: float = 0.5  # the contrastive loss of the matching head's alignments; only beside itm
     mlm: float = 0.0
     mim: float = 0.0
-    contrast: str = "infonce"
+    contrast: Contrast = "infonce"
     word_mask_rate: float = 0.15
     place_mask_rate: float = 0.5
 
@@ -94,7 +98,7 @@ def see(model: DualEncoder, batches: Batches, images: Rows, *, towers_learn: boo
     return seen, rows
 
 
-def contrast_loss(model: DualEncoder, seen: Seen, targets: tuple[Tensor, Tensor], kind: str) -> Tensor:
+def contrast_loss(model: DualEncoder, seen: Seen, targets: tuple[Tensor, Tensor], kind: Contrast) -> Tensor:
     """Return the contrastive loss named `kind`, a scalar. `targets` (I, T), (T, I) are for InfoNCE alone."""
     similarities = seen.images @ seen.captions.t()
     if kind == "hinge":
@@ -166,10 +170,11 @@ def masked_losses(
         ids, mask, part = group.ids[inside], group.mask[inside], tokens[where]
         if ask.mlm > 0:
             masked = mask_words(ids, mask, ask.word_mask_rate, len(table), generator)
-            states = model.text_tower(masked.ids, mask.long())
-            fused = model.matcher.fuse(part, model.matcher.read_words(states))
-            guesses = heads.words(fused[masked.asked], table)
-            total = total + ask.mlm * share * len(where) * mlm_loss(guesses, ids[masked.asked])
+            if masked.asked.any():  # word drop may have left no ordinary word, and the mean of nothing is no number
+                states = model.text_tower(masked.ids, mask.long())
+                fused = model.matcher.fuse(part, model.matcher.read_words(states))
+                guesses = heads.words(fused[masked.asked], table)
+                total = total + ask.mlm * share * len(where) * mlm_loss(guesses, ids[masked.asked])
         if ask.mim > 0:
             hidden = mask_places(part, ask.place_mask_rate, generator)
             predicted = heads.tokens(model.matcher, part, hidden, group.states[inside], mask)

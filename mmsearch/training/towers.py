@@ -1,7 +1,7 @@
 """The two towers `mini` starts from, as plain torch modules: an EfficientNet-Lite and a MiniLM (BERT) encoder.
 
 Both give states, not embeddings: the image tower spatial tokens (B, N, C), the text tower token states (B, L, C).
-Pooling and projection live in `heads.py`, so that a fusion module can read the same states later.
+Pooling and projection come after, in `dual_encoder`, so that the matching head can read the same states.
 """
 
 from __future__ import annotations

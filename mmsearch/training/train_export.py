@@ -13,16 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from mmsearch.durable import fsync_dir, fsync_file
 from mmsearch.hubness import HubnessBank
-from mmsearch.model import Model, load_model
-from mmsearch.model_facts import Direction
+from mmsearch.model import load_model
 from mmsearch.model_manifest import MANIFEST_FILE, ModelManifest
-from mmsearch.npy_files import npy_header
 from mmsearch.training.architecture import with_fusion
+from mmsearch.training.banks import BANK_FILES, bank_rows, write_bank
 from mmsearch.training.captions import CaptionedImages
 from mmsearch.training.card import CARD, STARTING_CARD
 from mmsearch.training.dual_encoder import DualEncoder
@@ -35,7 +31,6 @@ from mmsearch.training.validation import Recalls
 
 TOKENIZER = "tokenizer.json"
 MATCH_WEIGHT = 0.02  # of the matching head's logit beside the cosine, where the starting model names none
-_BANKS: dict[Direction, str] = {"text_to_image": "bank-texts.npy", "image_to_text": "bank-images.npy"}
 _LARGEST_BANK = 2000  # rows; a bank is read at each search
 _EXACT_COSINE, _COMPACT_COSINE = 0.9999, 0.99
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
@@ -105,9 +100,9 @@ def _with_reranking(
         facts = replace(facts, itm=match_facts(fusion, max_tokens=start.max_tokens, weight=usual))
     write_manifest(staging, facts)
     written = load_model(staging)
-    rows = {direction: _bank(written, direction, data.training) for direction in start.hubness}
+    rows = {side: bank_rows(written, side, data.training, rows=_LARGEST_BANK) for side in start.hubness}
     told = {
-        direction: replace(each, bank=_BANKS[direction], neighbours=min(each.neighbours, len(rows[direction])))
+        direction: replace(each, bank=BANK_FILES[direction], neighbours=min(each.neighbours, len(rows[direction])))
         for direction, each in start.hubness.items()
     }
     banks = {
@@ -116,24 +111,10 @@ def _with_reranking(
     }
     best = chosen(written, data.validation, banks, usual=usual)
     for direction in best.hubness:
-        bank = rows[direction].astype(np.float16)
-        (staging / _BANKS[direction]).write_bytes(npy_header(bank.dtype, bank.shape) + bank.tobytes())
+        write_bank(rows[direction], staging / BANK_FILES[direction])
     kept = {direction: told[direction] for direction in best.hubness}
     head = None if facts.itm is None or best.weight == 0 else replace(facts.itm, weight=best.weight)
     return replace(facts, itm=head, hubness=kept)
-
-
-def _bank(model: Model, direction: Direction, photos: CaptionedImages) -> npt.NDArray[np.float32]:
-    """Return the embeddings of training captions, or of training photos: typical queries of `direction`."""
-    if direction == "text_to_image":
-        captions = list(dict.fromkeys(photos.captions))
-        return model.encode_texts([captions[row] for row in _spread(len(captions))])
-    return model.encode_images([photos.paths[row] for row in _spread(len(photos.paths))])
-
-
-def _spread(count: int) -> npt.NDArray[np.int64]:
-    """Return at most `_LARGEST_BANK` of `count` rows, evenly spread."""
-    return np.linspace(0, count - 1, min(count, _LARGEST_BANK)).astype(np.int64)
 
 
 def _starting_cards(start: ModelManifest) -> bytes:

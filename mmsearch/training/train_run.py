@@ -32,6 +32,7 @@ from mmsearch.training.stored_weights import load_stored
 from mmsearch.training.train_data import TrainData, load_train_data
 from mmsearch.training.train_export import Words, model_name, publish
 from mmsearch.training.validation import Recalls
+from mmsearch.training.weight_average import blend
 from mmsearch.training.word_pieces import load_tokenizer
 
 START = "mini"
@@ -160,6 +161,7 @@ def _write(run: RunDirectory, ready: _Ready, history: History, device: str, tell
     plan, start, validation = ready.plan, ready.start, ready.data.validation
     load_weights(run.best(history.kept.number), ready.model)
     model = ready.model.cpu()
+    blend(model, load_stored(plan.origin), plan.remember)
     if "itm" not in plan.objectives and model.config.fusion is not None:
         model = with_fusion(model, None)  # a matching head that nobody taught to match would spoil the order
     name = model_name(run.path)

@@ -9,6 +9,19 @@ import torch
 from mmsearch.training.dual_encoder import DualEncoder
 
 
+def blend(model: DualEncoder, start: DualEncoder, share: float) -> None:
+    """Move `model` by `share` of the way back to `start`, where both have a weight; what `start` lacks stays.
+
+    Wortsman et al. 2022, arXiv 2109.01903 (WiSE-FT): tuned weights forget, and the straight line between them and the
+    weights they came from gives back much of what was forgotten for little of what was learned.
+    """
+    before = start.state_dict()
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name in before and before[name].shape == value.shape:
+                value.lerp_(before[name], share)
+
+
 class WeightAverage:
     """Follows a model's learning parameters (Polyak averaging), at first as a plain mean, so that the start fades."""
 

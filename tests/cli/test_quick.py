@@ -99,3 +99,9 @@ def test_all_output_arrives_before_the_process_ends_at_once(at_small: SmallColle
         command = [sys.executable, "-m", "mmsearch", "query", "red", "-k", "8", "-0"]
         assert subprocess.run(command, stdout=out, env=environment, timeout=60, check=False).returncode == 0
     assert (tmp_path / "out").read_bytes().count(b"\0") == 8
+
+
+def test_ending_at_once_loses_nothing_that_was_written() -> None:
+    script = "import sys; sys.stdout.write('x'); from mmsearch.cli.outcome import end_at_once; end_at_once(3)"
+    outcome = python("-c", script)
+    assert (outcome.code, outcome.out) == (3, b"x")

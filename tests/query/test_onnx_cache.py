@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from mmsearch.errors import ModelError
 from mmsearch.model_manifest import load_model_manifest
 from mmsearch.onnx_cache import GRAPH_FILE, MOST_KEPT, WEIGHTS_FILE, GraphCache
+from mmsearch.onnx_session import OnnxSession
 
 IDS = np.array([[2, 5, 9, 3]], np.int64)
 INPUTS = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
@@ -93,3 +96,24 @@ def test_old_graphs_make_room(model: bytes, cache: GraphCache, tmp_path: Path) -
     assert len(list((tmp_path / "mmsearch" / "graphs").iterdir())) == MOST_KEPT
     assert cache.open(f"{MOST_KEPT + 1:02}", options()) is not None
     assert cache.open("00", options()) is None
+
+
+def test_a_session_for_one_query_leaves_its_graph_for_the_next_process(tiny_model_dir: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    manifest = load_model_manifest(directory)
+    first = OnnxSession(manifest, "text.onnx", threads=1, once=True)
+    (directory / "text.onnx").unlink()
+    second = OnnxSession(manifest, "text.onnx", threads=1, once=True)
+    answers = [session.run({"embedding": (1, None)}, INPUTS)[0] for session in (first, second)]
+    assert np.allclose(*answers, atol=1e-6)
+    with pytest.raises(ModelError):
+        OnnxSession(manifest, "text.onnx", threads=1)
+
+
+def test_a_model_file_that_is_not_the_pinned_one_is_never_kept(tiny_model_dir: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    manifest = load_model_manifest(directory)
+    shutil.copy(directory / "image.onnx", directory / "text.onnx")
+    for _ in range(2):
+        with pytest.raises(ModelError):
+            OnnxSession(manifest, "text.onnx", threads=1, once=True)

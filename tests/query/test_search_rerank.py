@@ -187,7 +187,7 @@ def test_a_head_alone_needs_no_bank(
 
 
 def test_photos_indexed_without_tokens_are_corrected_only(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, tiny_itm_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode = model.encode_images_with_tokens
     with monkeypatch.context() as patch:
@@ -197,6 +197,9 @@ def test_photos_indexed_without_tokens_are_corrected_only(
     with Snapshot.open(small.directory) as snapshot:
         hits = search(snapshot, model, Query("red")).hits
         np.testing.assert_allclose([hit.score for hit in hits], np.sort(corrected)[::-1], atol=1e-5)
+        bankless = edited(tiny_itm_model_dir, tmp_path / "bankless", hubness=None)
+        plain = search(snapshot, bankless, Query("red"))
+        assert (plain.reranked, plain.hits) == (False, search(snapshot, bankless, Query("red", rerank=False)).hits)
         with pytest.raises(UsageError, match="indexed without the tokens"):
             search(snapshot, model, Query("red", rerank=True))
         assert search(snapshot, model, Query(image=small.photo("red"), to="texts", rerank=True)).hits[0].match_prob

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_builders import unit_vectors
 
-from mmsearch import vector_index
+from mmsearch import exact_search, vector_index
 from mmsearch.exact_search import search_exact, unit_float32
 from mmsearch.index_recall import found_fraction, sample_queries
 from mmsearch.vector_index import INDEX_KINDS, IndexInfo, IndexKind, VectorIndex, build_index, choose_kind, load_index
@@ -212,6 +212,20 @@ def test_vector_that_damage_turned_into_nan_is_never_found() -> None:
     similarities, rows = search_exact(vectors, unit_vectors(2, seed=1), 50)
     assert 3 not in rows[:, :49]
     assert np.isfinite(similarities[:, :49]).all()
+
+
+@pytest.mark.parametrize("share", [None, 0.9, 0.01])
+def test_exact_search_in_parts_is_exact_search_at_once(share: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # With copies of one vector in every part, so that ties have to be broken across them.
+    vectors = unit_vectors(3000, dim=8)
+    vectors[::7] = vectors[0]
+    allowed = None if share is None else np.random.default_rng(4).random(3000) < share
+    queries = np.concatenate([vectors[:2], unit_vectors(4, dim=8, seed=5)])
+    at_once = search_exact(vectors, queries, 40, allowed)
+    monkeypatch.setattr(exact_search, "_BLOCK_ROWS", 64)
+    monkeypatch.setattr(exact_search, "_SCORES_IN_MEMORY", 500)
+    for whole, parts in zip(at_once, search_exact(vectors, queries, 40, allowed), strict=True):
+        np.testing.assert_array_equal(parts, whole)
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -133,3 +136,26 @@ def test_sigmoid_loss_equals_a_naive_sum_over_pairs() -> None:
         math.log(1 + math.exp(-(1 if matches[i, t] else -1) * float(logits[i, t]))) for i in range(3) for t in range(4)
     )
     assert float(sigmoid_loss(logits, matches)) == pytest.approx(naive / 3, rel=1e-5)
+
+
+def _open_clip_losses() -> ModuleType:
+    """The losses of open_clip, without the rest of the package, which needs more than is installed."""
+    package = importlib.util.find_spec("open_clip")
+    if package is None or package.origin is None:
+        pytest.skip("open_clip_torch is not installed")
+    spec = importlib.util.spec_from_file_location("open_clip_losses", Path(package.origin).parent / "loss.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_contrastive_losses_equal_those_of_open_clip() -> None:
+    theirs = _open_clip_losses()
+    torch.manual_seed(3)
+    images, captions = (torch.nn.functional.normalize(torch.randn(6, 8), dim=-1) for _ in range(2))
+    similarities, own = images @ captions.t(), torch.eye(6, dtype=torch.bool)
+    expected = theirs.ClipLoss()(images, captions, 14.0)
+    assert float(itc_loss(14.0 * similarities, spread(own), spread(own))) == pytest.approx(float(expected), rel=1e-5)
+    expected = theirs.SigLipLoss()(images, captions, 10.0, -9.0)
+    assert float(sigmoid_loss(10.0 * similarities - 9.0, own)) == pytest.approx(float(expected), rel=1e-5)

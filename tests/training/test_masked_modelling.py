@@ -61,6 +61,10 @@ def test_places_are_hidden_at_the_rate_one_at_least_and_never_all(rate: float, c
     assert hidden.sum(1).tolist() == [count] * 7
 
 
+def test_the_only_place_of_a_photo_is_hidden_too() -> None:
+    assert mask_places(torch.zeros(3, 1, 2), 0.5, torch.Generator().manual_seed(0)).all()
+
+
 def test_losses_equal_their_definitions() -> None:
     logits = torch.tensor([[0.0, 0.0, math.log(2.0)]])
     assert float(mlm_loss(logits, torch.tensor([2]))) == pytest.approx(math.log(2.0), rel=1e-5)

@@ -11,10 +11,11 @@ torch = pytest.importorskip("torch")
 
 from tiny_dual_encoder import WORDS, tiny_dual_encoder  # noqa: E402
 
+from mmsearch.training import fitting  # noqa: E402
 from mmsearch.training.batches import BatchConfig, Dataset  # noqa: E402
 from mmsearch.training.captions import CaptionedImages  # noqa: E402
 from mmsearch.training.fitting import FitConfig, Loop, freeze  # noqa: E402
-from mmsearch.training.objectives import Objectives, one_caption_each, see  # noqa: E402
+from mmsearch.training.objectives import CONTRASTS, Objectives, one_caption_each, see  # noqa: E402
 from mmsearch.training.word_pieces import WordPieces  # noqa: E402
 
 PHOTOS, CAPTIONS = 10, 2
@@ -39,6 +40,28 @@ def _loop(objectives: Objectives, **changes: float) -> Loop:
     config = FitConfig(epochs=1000, warm_epochs=0.0, objectives=objectives, batches=batches, **changes)  # type: ignore[arg-type]
     freeze(model, config)
     return Loop(model, _data(), config, None)
+
+
+def test_captions_without_a_word_to_ask_for_teach_nothing_and_spoil_nothing() -> None:
+    loop = _loop(Objectives(itc=0.0, itm=0.0, mlm=1.0))
+    ids = loop.batches.data.pieces.ids
+    ids[:, 0], ids[:, 1:] = 101, 102
+    losses = loop.losses(np.arange(PHOTOS))
+    assert float(losses["masked"].detach()) == 0.0
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+def test_gradients_are_finite_in_bfloat16_for_every_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
+    for contrast in CONTRASTS:
+        loop = _loop(Objectives(itm=1.0, mlm=1.0, mim=1.0, contrast=contrast))
+        with torch.no_grad():  # as sharp as training may make it
+            loop.model.log_scale.fill_(10.0)
+        losses = loop.losses(np.arange(PHOTOS))
+        torch.autograd.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
+        gradients = [each.grad for each in loop.model.parameters() if each.grad is not None]
+        assert len(gradients) > 10
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_captions_are_seen_in_groups_and_found_again() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +21,20 @@ from mmsearch.errors import CollectionBusy, DatasetError, ModelError, UsageError
 from mmsearch.eval.datasets import load_dataset  # noqa: E402
 from mmsearch.eval.run import EvalOptions, evaluate  # noqa: E402
 from mmsearch.model import load_model  # noqa: E402
-from mmsearch.model_manifest import load_model_manifest, verify  # noqa: E402
+from mmsearch.model_manifest import ModelManifest, load_model_manifest, verify  # noqa: E402
 from mmsearch.progress import Progress  # noqa: E402
 from mmsearch.training import prepare, train_export  # noqa: E402
+from mmsearch.training.captions import CaptionedImages  # noqa: E402
+from mmsearch.training.dual_encoder import DualEncoder  # noqa: E402
 from mmsearch.training.follow import Tell  # noqa: E402
 from mmsearch.training.package import ModelFacts  # noqa: E402
 from mmsearch.training.plan import TrainOptions  # noqa: E402
 from mmsearch.training.stored_weights import load_stored  # noqa: E402
+from mmsearch.training.train_data import load_train_data  # noqa: E402
 from mmsearch.training.train_export import Words, publish  # noqa: E402
 from mmsearch.training.train_rerank import Reranking  # noqa: E402
 from mmsearch.training.train_run import TrainReport, train  # noqa: E402
+from mmsearch.training.validation import Recalls  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -234,15 +239,26 @@ def test_all_objectives_are_learned_and_the_model_reranks(matching: TrainReport)
 
 
 def test_a_head_that_does_not_help_is_left_out_of_the_model(
-    matching: TrainReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    starting_model: Path, matching_model: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def as_exported_before(
+        model: DualEncoder, start: ModelManifest, directory: Path, validation: CaptionedImages
+    ) -> Recalls:
+        source = starting_model if model.config.fusion is None else matching_model
+        for path in (*source.glob("*.onnx"), source / "tokenizer.json"):
+            shutil.copy(path, directory)
+        return Recalls((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+    monkeypatch.setattr(train_export, "_write_files", as_exported_before)
     monkeypatch.setattr(train_export, "chosen", lambda *given, usual: Reranking(0.0, ()))
     (tmp_path / "training").mkdir()
-    start = load_model_manifest(matching.out)
-    words = Words("a card", ModelFacts("bare", "1", 16, SIZE, MAX_TOKENS, "any", "none", 0, 0, matching.after))
-    publish(worn_model(), start, tmp_path, matching.data, lambda measured: words)
-    assert load_model_manifest(tmp_path).itm is None
-    assert not (tmp_path / "itm.onnx").exists()
+    data = load_train_data(str(world / "photos" / "pairs.csv"), None)
+    facts = ModelFacts("bare", "1", 16, SIZE, MAX_TOKENS, "any", "none", 0, 0, Recalls((0, 0, 0), (0, 0, 0)))
+    start = load_model_manifest(matching_model)
+    publish(worn_model(), start, tmp_path, data, lambda measured: Words("a card", facts))
+    manifest = load_model_manifest(tmp_path)
+    assert manifest.itm is None and not manifest.hubness
+    assert not [path for path in tmp_path.iterdir() if path.name == "itm.onnx" or path.suffix == ".npy"]
     assert load_stored(tmp_path).config.fusion is None
 
 
@@ -278,6 +294,7 @@ def test_a_batch_larger_than_the_dataset_is_shrunk_and_said(world: Path, tmp_pat
         ({"seed": -1}, "--seed is -1"),
         ({"rate": 0.0}, "--lr is 0"),
         ({"rate": float("nan")}, "--lr is nan"),
+        ({"remember": 1.0}, "--remember is 1"),
         ({"objectives": "itc,magic"}, "--objective has 'magic'"),
         ({"objectives": ""}, "--objective has ''"),
     ],
