@@ -214,9 +214,7 @@ class Model:
         _check_list(images, "images", "a list of paths, PIL images or arrays")
         alone = len(images) == 1
         for rows in _batches(len(images), batch_size):
-            yield np.stack(
-                [input_pixels(images[row], self.preprocess, number=None if alone else row) for row in rows]
-            )
+            yield np.stack([input_pixels(images[row], self.preprocess, number=None if alone else row) for row in rows])
 
     def _tokenized(
         self, texts: Sequence[str], batch_size: int

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mmsearch.errors import ModelError
 from mmsearch.training.dual_encoder import DualEncoder
-from mmsearch.training.losses import hard_negatives, itc_loss, itm_loss
+from mmsearch.training.losses import hard_negatives, itc_loss, itm_loss, spread
 from mmsearch.training.starting_weights import packaged_file
 from mmsearch.training.word_pieces import WordPieces
 
@@ -81,6 +81,13 @@ def sample_classes(knowledge: Knowledge, images: Tensor, rng: np.random.Generato
     return distinct
 
 
+def same_names(knowledge: Knowledge, classes: Tensor) -> Tensor:
+    """Return the bool (K, K) of which `classes` (K,) have one name: ImageNet has two of sunglasses, two of missiles."""
+    names = knowledge.prompts.ids[classes]
+    same: Tensor = (names[:, None] == names[None, :]).all(-1)
+    return same
+
+
 def pushed_tokens(tokens: Tensor, knowledge: Knowledge, classes: Tensor, rng: np.random.Generator) -> Tensor:
     """Return (K, N, 1280) of `tokens` (B, N, 1280), half of the positions pushed along the rows of `classes` (K,)."""
     base = tokens[torch.arange(len(classes)) % len(tokens)].detach().float()
@@ -118,13 +125,14 @@ def knowledge_loss(
     scale = model.logit_scale.detach()
     posterior = torch.softmax(knowledge.logits[images][:, classes], dim=1).to(device)
     distilled = -(posterior * functional.log_softmax(scale * embeddings @ names.t(), dim=1)).sum(1).mean()
-    own = torch.eye(len(pushed), device=device)
+    matches = same_names(knowledge, classes).to(device)
+    own = spread(matches)
     logits = scale * pushed @ names.t()
     total = distilled + itc_loss(logits, own, own)
     if model.matcher is not None and model.projector is not None:
         tokens = model.projector(pushed_map)
         every = torch.arange(len(tokens), device=device)
-        wrong, _ = hard_negatives(logits.detach(), own.bool(), generator)
+        wrong, _ = hard_negatives(logits.detach(), matches, generator)
         found = model.matcher(
             tokens.repeat(2, 1, 1), words[torch.cat([every, wrong])], mask.bool()[torch.cat([every, wrong])]
         )

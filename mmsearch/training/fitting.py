@@ -57,7 +57,11 @@ class FitConfig:
 def autocast(model: DualEncoder) -> torch.autocast:
     """Return the context in which `model` computes: bfloat16 where its device is quick at it, float32 elsewhere."""
     device = model.log_scale.device.type
-    quick = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    quick = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if device == "cuda"
+        else torch.cpu._is_avx512_bf16_supported()
+    )
     return torch.autocast(device, torch.bfloat16, enabled=quick)
 
 

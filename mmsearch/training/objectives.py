@@ -38,6 +38,10 @@ class Objectives:
     word_mask_rate: float = 0.15
     place_mask_rate: float = 0.5
 
+    def __post_init__(self) -> None:
+        if self.contrast not in CONTRASTS:
+            raise ValueError(f"contrast is {self.contrast!r}, expected one of {', '.join(CONTRASTS)}")
+
     @property
     def masked(self) -> bool:
         """Whether a masked objective is among them."""

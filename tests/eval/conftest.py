@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from colour_pictures import write_colour_pairs
+from finished_run import Finished
 
 from mmsearch.eval.datasets import load_dataset
-from mmsearch.eval.embeddings import Embedded
-from mmsearch.eval.record import EvalRun
 from mmsearch.eval.run import EvalOptions, embed, evaluate_embedded
-from mmsearch.model import Model, load_model
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run with the model and the embeddings it came from. Read only."""
-
-    model: Model
-    embedded: Embedded
-    run: EvalRun
+from mmsearch.model import load_model
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Finished
+from finished_run import Finished
 
 from mmsearch.checked_json import dump_checked, load_checked
 from mmsearch.errors import UsageError

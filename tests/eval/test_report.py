@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from colour_pictures import write_colour_pairs
-from conftest import Finished
+from finished_run import Finished
 from PIL import Image
 
 pytest.importorskip("matplotlib", reason="the extra `report` is not installed")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from colour_pictures import write_colour_pairs
-from conftest import Finished
+from finished_run import Finished
 from naive import metrics as naive_metrics
 from small_collection import write_small_collection
 from tiny_model import write_tiny_model

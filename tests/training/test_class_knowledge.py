@@ -10,6 +10,7 @@ pytest.importorskip("onnxscript")
 
 from tiny_dual_encoder import WORDS, tiny_dual_encoder  # noqa: E402
 
+from mmsearch.training import class_knowledge  # noqa: E402
 from mmsearch.training.class_knowledge import (  # noqa: E402
     CLASSES,
     PROMPTS,
@@ -20,6 +21,7 @@ from mmsearch.training.class_knowledge import (  # noqa: E402
     pushed_tokens,
     sample_classes,
 )
+from mmsearch.training.losses import hard_negatives  # noqa: E402
 from mmsearch.training.word_pieces import WordPieces  # noqa: E402
 
 
@@ -57,6 +59,27 @@ def test_more_classes_than_photos_reuse_photos() -> None:
     knowledge, _ = _knowledge()
     pushed = pushed_tokens(torch.ones(2, 4, 1280), knowledge, torch.arange(5), np.random.default_rng(0))
     assert pushed.shape == (5, 4, 1280)
+
+
+def test_classes_of_one_name_are_no_negatives_of_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    knowledge, _ = _knowledge()
+    names = knowledge.prompts.ids.view(len(PROMPTS), CLASSES, -1)
+    names[:, 103] = names[:, 101]  # as ImageNet has two kinds of sunglasses
+    told: list[torch.Tensor] = []
+
+    def note(logits: torch.Tensor, matches: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+        told.append(matches)
+        return hard_negatives(logits, matches, generator)
+
+    monkeypatch.setattr(class_knowledge, "hard_negatives", note)
+    model, tokens = tiny_dual_encoder(), torch.rand(8, 4, 1280)
+    drawing = (np.random.default_rng(0), torch.Generator().manual_seed(0))
+    knowledge_loss(model, knowledge, torch.arange(8), (tokens, model.embed_image_tokens(tokens)), drawing)
+    classes = sample_classes(knowledge, torch.arange(8), np.random.default_rng(0)).tolist()
+    expected = np.eye(len(classes), dtype=bool)
+    twins = [classes.index(101), classes.index(103)]
+    expected[np.ix_(twins, twins)] = True
+    assert told[0].tolist() == expected.tolist()
 
 
 def test_knowledge_teaches_both_towers() -> None:
