@@ -32,7 +32,7 @@ TEXT_QUERIES: tuple[str, ...] = (
     "a blue car on rocks",
     "tents in the forest",
     "empty red chairs",
-    "stars in space",
+    "an old cannon",
 )
 PHOTO_QUERIES: tuple[str, ...] = ("photographer.png", "geese.jpg", "eagle.jpg", "cat.png")
 SIMILAR_PHOTO_QUERIES: tuple[str, ...] = ("blue-car.jpg", "eagle.jpg")

@@ -104,7 +104,8 @@ def see(model: DualEncoder, batches: Batches, images: Rows, *, towers_learn: boo
 
 def contrast_loss(model: DualEncoder, seen: Seen, targets: tuple[Tensor, Tensor], kind: Contrast) -> Tensor:
     """Return the contrastive loss named `kind`, a scalar. `targets` (I, T), (T, I) are for InfoNCE alone."""
-    similarities = seen.images @ seen.captions.t()
+    with torch.autocast(seen.images.device.type, enabled=False):  # bfloat16 would move logits by a quarter
+        similarities = seen.images.float() @ seen.captions.float().t()
     if kind == "hinge":
         return max_hinge_loss(similarities, seen.matches)
     if kind == "sigmoid":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from mmsearch.training.validation import Recalls, recalls
 from mmsearch.training.word_pieces import load_tokenizer, word_pieces
 
 Floats = npt.NDArray[np.float32]
+MATCH_FILE = "itm.onnx"
+_LOGIT_TOLERANCE = 0.25  # of logits that run from about -8 to 8
 
 
 def session(path: Path, threads: int = 0) -> ort.InferenceSession:
@@ -61,10 +64,11 @@ def _worst(ours: Floats, theirs: Floats) -> float:
 def check_parity(directory: Path, model: DualEncoder, size: tuple[int, int], *, smallest_cosine: float) -> float:
     """Return the smallest cosine between torch and the graphs in `directory` on random pixels and word pieces.
 
-    Each text is also embedded alone and padded; both must agree with its batch to 0.9999.
+    Each text is also embedded alone and padded; both must agree with its batch to 0.9999. With a matching head its
+    logits are compared too: of the tokens and states that the graphs give, against those that torch gives.
 
     Raises:
-        ModelError: a cosine is below `smallest_cosine`, or a batch changes an embedding.
+        ModelError: a cosine is below `smallest_cosine`, a batch changes an embedding, or logits differ.
     """
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (4, 3, *size), dtype=torch.uint8, generator=generator)
@@ -74,21 +78,43 @@ def check_parity(directory: Path, model: DualEncoder, size: tuple[int, int], *, 
     model.eval()
     image_session, text_session = session(directory / "image.onnx"), session(directory / "text.onnx")
 
-    def run_texts(batch_ids: Tensor, batch_mask: Tensor) -> Floats:
-        out: Floats = text_session.run(None, {"input_ids": batch_ids.numpy(), "attention_mask": batch_mask.numpy()})[0]
-        return out
+    def run_images(batch: Tensor) -> list[Any]:
+        return list(image_session.run(None, {"pixels": batch.numpy()}))
 
-    images: Floats = image_session.run(None, {"pixels": pixels.numpy()})[0]
-    texts = run_texts(ids * mask, mask)
+    def run_texts(batch_ids: Tensor, batch_mask: Tensor) -> list[Any]:
+        return list(text_session.run(None, {"input_ids": batch_ids.numpy(), "attention_mask": batch_mask.numpy()}))
+
+    images, *tokens = run_images(pixels)
+    texts, *states = run_texts(ids * mask, mask)
     worst = min(
         _worst(images, model.embed_images(pixels).numpy()), _worst(texts, model.embed_texts(ids * mask, mask).numpy())
     )
     if worst < smallest_cosine:
         raise ModelError(f"exported graphs agree with torch to cosine {worst:.6f}, expected at least {smallest_cosine}")
     lengths = mask.sum(1).tolist()
-    alone = np.concatenate([run_texts(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(lengths)])
-    alone_images = np.concatenate([image_session.run(None, {"pixels": pixels[i : i + 1].numpy()})[0] for i in range(4)])
+    alone = np.concatenate([run_texts(ids[i : i + 1, :n], mask[i : i + 1, :n])[0] for i, n in enumerate(lengths)])
+    alone_images = np.concatenate([run_images(pixels[i : i + 1])[0] for i in range(4)])
     batch = min(_worst(alone, texts), _worst(alone_images, images))
     if batch < 0.9999:
         raise ModelError(f"an embedding changes with its batch: cosine {batch:.6f}, expected at least 0.9999")
+    if model.matcher is not None:
+        inputs = {"tokens": tokens[0], "states": states[0], "attention_mask": mask.numpy()}
+        (logits,) = session(directory / MATCH_FILE).run(["logit"], inputs)
+        own = model.matcher(
+            model.match_tokens(model.image_tower(pixels)), model.text_tower(ids * mask, mask), mask.bool()
+        )
+        _check_logits(logits, own.numpy())
     return worst
+
+
+def _check_logits(exported: Floats, own: Floats) -> None:
+    """Compare match logits of the graphs with torch's, where tokens are not rounded and weights not compact.
+
+    Raises:
+        ModelError: they are further apart than rounding explains.
+    """
+    furthest = float(np.abs(exported - own).max())
+    if not furthest <= _LOGIT_TOLERANCE:
+        raise ModelError(
+            f"exported match logits are up to {furthest:.3f} from torch's, expected at most {_LOGIT_TOLERANCE}"
+        )

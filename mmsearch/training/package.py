@@ -10,11 +10,11 @@ from pathlib import Path
 
 from mmsearch.model_facts import Direction, HubnessFacts, ItmFacts
 from mmsearch.training.fusion import FusionConfig
+from mmsearch.training.onnx_check import MATCH_FILE
 from mmsearch.training.validation import Recalls
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-MATCH_FILE = "itm.onnx"
 CANDIDATES = 20  # that the matching head looks at; more buys nothing (Geigle et al. 2021, arXiv 2103.11920, Table 9)
 
 

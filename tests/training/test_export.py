@@ -18,10 +18,9 @@ from tiny_dual_encoder import MAX_TOKENS, SIZE, tiny_dual_encoder  # noqa: E402
 from mmsearch.errors import ModelError  # noqa: E402
 from mmsearch.training.export import (  # noqa: E402
     Precision,
-    image_graph,
+    graphs_of,
     quantised_rows,
     save_graph,
-    text_graph,
     write_graphs,
 )
 from mmsearch.training.fusion import TOKEN_STEP  # noqa: E402
@@ -33,34 +32,33 @@ EXACT, COMPACT = Precision(half_weights=False, int8_words=False), Precision()
 
 
 @pytest.fixture(scope="module")
-def graphs() -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    model = tiny_dual_encoder()
-    return image_graph(model, SIZE), text_graph(model, MAX_TOKENS)
+def graphs() -> dict[str, onnx.ModelProto]:
+    return graphs_of(tiny_dual_encoder(), SIZE, MAX_TOKENS)
 
 
-def _save(graphs: tuple[onnx.ModelProto, onnx.ModelProto], directory: Path, precision: Precision) -> None:
-    save_graph(graphs[0], directory / "image.onnx", precision)
-    save_graph(graphs[1], directory / "text.onnx", precision)
+def _save(graphs: dict[str, onnx.ModelProto], directory: Path, precision: Precision) -> None:
+    for name, graph in graphs.items():
+        save_graph(graph, directory / name, precision)
 
 
 @pytest.mark.parametrize(
     ("precision", "cosine"), [(EXACT, 0.9999), (COMPACT, 0.999), (Precision(int8_linears=True), 0.995)]
 )
 def test_graphs_agree_with_torch(
-    graphs: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path, precision: Precision, cosine: float
+    graphs: dict[str, onnx.ModelProto], tmp_path: Path, precision: Precision, cosine: float
 ) -> None:
     _save(graphs, tmp_path, precision)
     assert check_parity(tmp_path, tiny_dual_encoder(), SIZE, smallest_cosine=cosine) >= cosine
 
 
-def test_graphs_of_another_model_are_refused(graphs: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path) -> None:
+def test_graphs_of_another_model_are_refused(graphs: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
     _save(graphs, tmp_path, EXACT)
     with pytest.raises(ModelError, match="expected at least"):
         check_parity(tmp_path, tiny_dual_encoder(seed=1), SIZE, smallest_cosine=0.9999)
 
 
 def test_compact_weights_are_half_and_the_word_table_is_int8(
-    graphs: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path
+    graphs: dict[str, onnx.ModelProto], tmp_path: Path
 ) -> None:
     _save(graphs, tmp_path, COMPACT)
     stored = onnx.load(tmp_path / "text.onnx").graph.initializer
@@ -72,9 +70,7 @@ def test_compact_weights_are_half_and_the_word_table_is_int8(
     assert floats == {onnx.TensorProto.FLOAT16}
 
 
-def test_graphs_keep_no_note_of_the_machine_that_made_them(
-    graphs: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path
-) -> None:
+def test_graphs_keep_no_note_of_the_machine_that_made_them(graphs: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
     _save(graphs, tmp_path, COMPACT)
     for name in ("image.onnx", "text.onnx"):
         content = (tmp_path / name).read_bytes()
@@ -83,7 +79,7 @@ def test_graphs_keep_no_note_of_the_machine_that_made_them(
 
 
 def test_inputs_and_output_carry_the_names_and_types_the_encoder_expects(
-    graphs: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path
+    graphs: dict[str, onnx.ModelProto], tmp_path: Path
 ) -> None:
     _save(graphs, tmp_path, COMPACT)
     images, texts = session(tmp_path / "image.onnx"), session(tmp_path / "text.onnx")
@@ -116,6 +112,17 @@ def test_the_match_graph_gives_torchs_logits_on_stored_tokens_whatever_the_batch
     alone = np.concatenate([graph.run(["logit"], {k: v[i : i + 1] for k, v in inputs.items()})[0] for i in range(5)])
     assert np.abs(logits - expected).max() < 1e-4
     assert np.abs(alone - logits).max() < 1e-4
+
+
+def test_a_match_graph_of_another_head_is_refused(tmp_path: Path) -> None:
+    model = tiny_dual_encoder()
+    write_graphs(model, tmp_path, SIZE, MAX_TOKENS)
+    assert check_parity(tmp_path, model, SIZE, smallest_cosine=0.99) >= 0.99
+    assert model.matcher is not None
+    with torch.no_grad():
+        model.matcher.match[-1].bias += 1.0
+    with pytest.raises(ModelError, match="match logits"):
+        check_parity(tmp_path, model, SIZE, smallest_cosine=0.99)
 
 
 def test_stored_tokens_are_the_projected_ones_in_steps(tmp_path: Path) -> None:
