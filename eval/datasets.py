@@ -193,7 +193,7 @@ def _exists_inside(resolved_root: Path, pair: Pair, root: Path) -> bool:
     if not inside:
         raise DatasetError(
             f"{pair.where} names {safe_path(pair.image)}, which lies outside {root}; expected images below it "
-            "(--images names another folder)"
+            "(for mmsearch eval, --images names another folder)"
         )
     return is_file
 

@@ -90,7 +90,7 @@ def _as_json(result: DemoResult, *, kept: bool) -> dict[str, Any]:
 def _page(result: DemoResult, *, kept: bool) -> Iterator[str]:
     yield f"{result.photo_count} photographs from {' and '.join(result.packages)}, with two captions each."
     yield "Their names are for you: the search sees pixels and sentences only."
-    yield "Numbers are cosine similarities."
+    yield "Numbers are scores: cosines, after a second look at the best where words meet pictures."
     last = None
     for answer in result.answers:
         if answer.direction != last:
@@ -104,7 +104,7 @@ def _page(result: DemoResult, *, kept: bool) -> Iterator[str]:
 
 def _line_of_photos(answer: DemoAnswer) -> Iterator[str]:
     """The query, and below it the hits side by side; three fit a terminal of 80 columns."""
-    columns = [f"{hit.similarity:.2f} {_name(hit):<19}" for hit in answer.hits]
+    columns = [f"{hit.score:5.2f} {_name(hit):<19}" for hit in answer.hits]
     columns[:1] = [_styled(column, fg="green") for column in columns[:1]]
     yield f"  {safe_text(answer.query)}"
     yield f"    {'  '.join(columns)}".rstrip()
@@ -114,7 +114,7 @@ def _list_of_hits(answer: DemoAnswer) -> Iterator[str]:
     yield f"  {safe_text(answer.query)}"
     for hit in answer.hits:
         words = _name(hit) if hit.text is None else safe_text(hit.text)
-        yield f"    {hit.similarity:.2f} {_styled(words, fg='green') if hit.rank == 1 else words}"
+        yield f"    {hit.score:5.2f} {_styled(words, fg='green') if hit.rank == 1 else words}"
 
 
 def _name(hit: Hit) -> str:

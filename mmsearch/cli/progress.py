@@ -37,16 +37,18 @@ def progress_bar() -> Iterator[ProgressCallback | None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         _rate_column(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}"),
+        # What is left of the line: a note gives way to the bar and the time, never they to it.
+        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
     )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as display:
+    with RichProgress(*columns, console=Console(stderr=True), transient=True, expand=True) as display:
         yield _Phases(display)
 
 

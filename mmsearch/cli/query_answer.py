@@ -158,21 +158,14 @@ def hit_as_json(hit: Hit) -> dict[str, Any]:
 
 
 def _table(hits: tuple[Hit, ...]) -> Iterator[str]:
-    """One line a hit, and below a text its beginning. Where the matching head had its say, its verdict comes second."""
+    """One line a hit, and below a text its beginning. The number is the score, which the order follows."""
     width = len(str(len(hits)))
-    matched = any(hit.match_prob is not None for hit in hits)
     for hit in hits:
-        match = f"{_match(hit.match_prob):<13}" if matched else ""
         locator = f", {safe_text(hit.locator)}" if hit.locator else ""
         missing = "  (missing)" if hit.missing else ""
-        yield f"{hit.rank:>{width}}  {hit.similarity:6.3f}  {match}{safe_path(hit.path)}{locator}{missing}"
+        yield f"{hit.rank:>{width}}  {hit.score:6.3f}  {safe_path(hit.path)}{locator}{missing}"
         if hit.text is not None:
-            yield f"{'':{width + 10 + len(match)}}{_snippet(hit.text)}"
-
-
-def _match(match_prob: float | None) -> str:
-    """The verdict of the matching head in words; empty for a hit that it was not asked about."""
-    return "" if match_prob is None else f"{100 * match_prob:3.0f} % match"
+            yield f"{'':{width + 10}}{_snippet(hit.text)}"
 
 
 def _snippet(text: str) -> str:

@@ -66,9 +66,10 @@ def train(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Teach a model more with photos and captions of your own (needs the train extra).
+    """Teach a model more with your own photos and captions.
 
-    Ctrl-C saves and stops; --resume goes on from there. Originals are only ever read.
+    Needs the extra: pip install 'mmsearch[train]'. Ctrl-C saves and stops; --resume goes on from there. Originals are
+    only ever read.
     """
     from mmsearch.cli.progress import progress_bar
     from mmsearch.settings import load_settings
@@ -130,8 +131,9 @@ def _recalls(recalls: Recalls) -> dict[str, Any]:
 def _summary(report: TrainReport) -> Iterator[str]:
     out = str(report.out)
     where = safe_path(out if os.sep in out else os.path.join(os.curdir, out))  # a bare name would be a bundled model's
+    epochs = f"{report.plan.epochs} epoch{'' if report.plan.epochs == 1 else 's'}"
     yield (
-        f"{safe_text(report.name)}: {len(report.data.training.paths):,} photos, {report.plan.epochs} epochs"
+        f"{safe_text(report.name)}: {len(report.data.training.paths):,} photos, {epochs}"
         f" (kept: {report.best_epoch}) in {report.seconds:,.0f} s on {report.device}"
     )
     yield ""

@@ -39,7 +39,8 @@ class _Pooled(nn.Module):
         self.tower = tower
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.tower(pixels).mean(1)
+        pooled: Tensor = self.tower(pixels).mean(1)
+        return pooled
 
 
 def yardstick() -> Callable[[], object]:

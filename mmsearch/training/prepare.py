@@ -94,6 +94,8 @@ def prepared(
     """Return the training set with `views` views a photo, and the validation set with one."""
     session = early_session(cache.model.image_tower, cache.size, cache.threads)
     key, done = cache.key(data.digest), 0
+    if progress is not None:
+        progress(Progress("prepare", 0, views + 1))
 
     def maps(photos: CaptionedImages, part: str, number: int) -> EarlyMaps:
         nonlocal done

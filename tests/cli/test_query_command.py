@@ -299,8 +299,6 @@ def at_reranked(tmp_path: Path, tiny_itm_model_dir: Path, monkeypatch: pytest.Mo
 
 
 def test_a_model_with_a_head_says_how_likely_a_match_is(at_reranked: SmallCollection, cli: Cli) -> None:
-    first, *_ = cli("query", "red").lines
-    assert first == f"1   1.000   98 % match  {at_reranked.photo('red')}"
     value = cli("query", "red", "--json").json
     assert value["query"]["rerank"] is True
     hit = value["hits"][0]
@@ -310,11 +308,19 @@ def test_a_model_with_a_head_says_how_likely_a_match_is(at_reranked: SmallCollec
     assert value["timing_ms"]["rerank"] > 0
 
 
-def test_texts_stand_in_one_column_under_their_verdict(at_reranked: SmallCollection, cli: Cli) -> None:
-    lines = cli("query", at_reranked.photo("yellow"), "--to", "texts", "-k", "1").lines
-    assert lines == [
-        f"1   1.000   98 % match  {at_reranked.photos / 'captions.txt'}, paragraph 5",
-        f"{'':24}yellow",
+def test_the_number_of_a_line_is_the_score_that_orders_it(at_reranked: SmallCollection, cli: Cli) -> None:
+    lines = cli("query", "red").lines
+    hits = cli("query", "red", "--json").json["hits"]
+    assert [float(line.split()[1]) for line in lines] == [round(hit["score"], 3) for hit in hits]
+    assert any(hit["score"] != hit["similarity"] for hit in hits)
+
+
+def test_a_text_stands_under_its_place(at_reranked: SmallCollection, cli: Cli) -> None:
+    photo = at_reranked.photo("yellow")
+    score = cli("query", photo, "--to", "texts", "-k", "1", "--json").json["hits"][0]["score"]
+    assert cli("query", photo, "--to", "texts", "-k", "1").lines == [
+        f"1  {score:6.3f}  {at_reranked.photos / 'captions.txt'}, paragraph 5",
+        f"{'':11}yellow",
     ]
 
 
