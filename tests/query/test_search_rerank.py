@@ -15,7 +15,6 @@ import pytest
 from small_collection import CAPTIONS, SmallCollection, write_small_collection
 from tiny_model import COLOURS
 
-from mmsearch import search as search_module
 from mmsearch import search_rerank
 from mmsearch.errors import ModelError, UsageError
 from mmsearch.hubness import HubnessBank
@@ -135,11 +134,9 @@ def test_without_reranking_the_cosine_is_the_score(snapshot: Snapshot, model: Mo
     assert result.timing_ms["rerank"] < result.timing_ms["total"]
 
 
-def test_searches_within_one_kind_and_composed_ones_are_not_reranked(
-    snapshot: Snapshot, model: Model, small: SmallCollection
-) -> None:
+def test_searches_within_one_kind_are_not_reranked(snapshot: Snapshot, model: Model, small: SmallCollection) -> None:
     photo = small.photo("red")
-    for query in (Query(image=photo), Query("red", to="texts"), Query("red", image=photo)):
+    for query in (Query(image=photo), Query("red", to="texts")):
         plain = search(snapshot, model, replace(query, rerank=False))
         result = search(snapshot, model, query)
         assert (result.hits, result.reranked) == (plain.hits, False)
@@ -147,10 +144,9 @@ def test_searches_within_one_kind_and_composed_ones_are_not_reranked(
             search(snapshot, model, replace(query, rerank=True))
 
 
-def test_a_composed_query_may_be_matched_by_its_text(
-    snapshot: Snapshot, model: Model, small: SmallCollection, monkeypatch: pytest.MonkeyPatch
+def test_a_composed_query_is_matched_by_its_text_and_not_corrected_for_hubs(
+    snapshot: Snapshot, model: Model, small: SmallCollection
 ) -> None:
-    monkeypatch.setattr(search_module, "_COMPOSED_DIRECTION", "text_to_image")
     logits = expected_scores(model, small, "red and blue")[2]
     found = by_path(search(snapshot, model, Query("red and blue", image=small.photo("red"))).hits)
     for row, colour in enumerate(COLOURS):
@@ -247,11 +243,11 @@ def test_the_weight_moves_a_composed_query_from_the_photo_to_the_text(
         return [hit.similarity for hit in search(snapshot, model, query).hits]
 
     for weight, alone in ((0.0, Query(image=photo)), (1.0, Query("green", rerank=False))):
-        composed = similarities(Query("green", image=photo, text_weight=weight))
+        composed = similarities(Query("green", image=photo, text_weight=weight, rerank=False))
         assert composed == pytest.approx(similarities(alone), abs=1e-5)
     parts = 0.2 * model.encode_texts(["green"])[0] + 0.8 * model.encode_images([photo])[0]
     expected = model.encode_images([small.photo(colour) for colour in COLOURS]) @ (parts / np.linalg.norm(parts))
-    composed = similarities(Query("green", image=photo, text_weight=0.2))
+    composed = similarities(Query("green", image=photo, text_weight=0.2, rerank=False))
     assert composed == pytest.approx(np.sort(expected)[::-1].tolist(), abs=1e-5)
 
 
