@@ -161,7 +161,7 @@ def _direction(query: Query) -> Direction | None:
     """Which way the query crosses from one kind to the other; None where it does not.
 
     Text and image together look for images by both embeddings; of the best, the matching head is asked whether they
-    fit the text. Given a photo like the wanted one and its caption, on Flickr8k val, it brings 49 % first instead of 43.
+    fit the text. Given a photo like the wanted one and its caption (Flickr8k val), it brings 49 % first instead of 43.
     """
     if query.text is not None and query.to == "images":
         return "text_to_image"
