@@ -96,6 +96,15 @@ def _spawner() -> subprocess.Popen[str]:
     return subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def end_spawner() -> None:
+    """End that small process now, where one was started."""
+    if _spawner.cache_info().currsize:
+        with _spawner() as server:  # closes its pipes, which ends it, and waits
+            pass
+        assert server.returncode is not None
+        _spawner.cache_clear()
+
+
 def median_ms(samples: Sequence[Sample]) -> float:
     """Return the median wall time in milliseconds."""
     return 1000 * median(sample.wall for sample in samples)

@@ -7,7 +7,7 @@ as int8 with one scale a row; rows are gathered first and scaled afterwards, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from mmsearch.errors import ModelError
 from mmsearch.training.architecture import ARCHITECTURE, LOGIT_SCALE, architecture_json
 from mmsearch.training.dual_encoder import DualEncoder
 from mmsearch.training.fusion import TOKEN_STEP, MatchHead, quantised_tokens
@@ -218,11 +219,33 @@ def graphs_of(model: DualEncoder, size: tuple[int, int], max_tokens: int) -> dic
     return graphs
 
 
-def save_graphs(graphs: Mapping[str, ModelProto], directory: Path, *, exact: bool = False) -> None:
-    """Write `graphs`, by file name, into `directory`: compact, or `exact`, in float32, to compare with torch."""
-    precisions = {"image.onnx": IMAGE_PRECISION, "text.onnx": TEXT_PRECISION, "itm.onnx": MATCH_PRECISION}
+def save_graphs(
+    graphs: Mapping[str, ModelProto], directory: Path, *, exact: bool = False, int8_linears: bool = True
+) -> None:
+    """Write `graphs`, by file name, into `directory`: compact, or `exact`, in float32, to compare with torch.
+
+    Without `int8_linears` linear maps of the text tower are float16, twice the size.
+    """
+    text = TEXT_PRECISION if int8_linears else Precision()
+    precisions = {"image.onnx": IMAGE_PRECISION, "text.onnx": text, "itm.onnx": MATCH_PRECISION}
     for name, graph in graphs.items():
         save_graph(graph, directory / name, EXACT if exact else precisions[name])
+
+
+def save_compact(graphs: Mapping[str, ModelProto], directory: Path, check: Callable[[], object]) -> None:
+    """Write `graphs` as compact as `check` allows, which raises ModelError where they lose too much.
+
+    A text tower that has moved far from its start may lose too much to int8: then its linear maps are float16.
+
+    Raises:
+        ModelError: they lose too much even so.
+    """
+    save_graphs(graphs, directory)
+    try:
+        check()
+    except ModelError:
+        save_graphs(graphs, directory, int8_linears=False)
+        check()
 
 
 def write_graphs(

@@ -22,7 +22,7 @@ from mmsearch.training.banks import BANK_FILES, bank_rows, write_bank
 from mmsearch.training.captions import CaptionedImages
 from mmsearch.training.card import CARD, STARTING_CARD
 from mmsearch.training.dual_encoder import DualEncoder
-from mmsearch.training.export import graphs_of, save_graphs
+from mmsearch.training.export import graphs_of, save_compact, save_graphs
 from mmsearch.training.onnx_check import check_parity, shipped_recalls
 from mmsearch.training.package import ModelFacts, match_facts, write_manifest
 from mmsearch.training.train_data import TrainData
@@ -83,8 +83,7 @@ def _write_files(model: DualEncoder, start: ModelManifest, directory: Path, vali
         graphs = graphs_of(model, size, start.max_tokens)
         save_graphs(graphs, Path(scratch), exact=True)
         check_parity(Path(scratch), model, size, smallest_cosine=_EXACT_COSINE)
-    save_graphs(graphs, directory)
-    check_parity(directory, model, size, smallest_cosine=_COMPACT_COSINE)
+    save_compact(graphs, directory, lambda: check_parity(directory, model, size, smallest_cosine=_COMPACT_COSINE))
     (directory / TOKENIZER).write_bytes(start.read(start.tokenizer_file))
     return shipped_recalls(directory, validation, size)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,12 @@ def reranked(tiny_itm_model_dir: Path, tmp_path_factory: pytest.TempPathFactory)
     dataset = load_dataset(write_colour_pairs(tmp_path_factory.mktemp("colours")))
     embedded = embed(dataset, model, options)
     return Finished(model, embedded, evaluate_embedded(embedded, model, options))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_process_is_left_behind() -> Iterator[None]:
+    """Ends the process that benches start commands from: other tests count the processes there are."""
+    yield
+    timing = sys.modules.get("mmsearch.eval.bench.timing")
+    if timing is not None:
+        timing.end_spawner()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,23 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-from tiny_dual_encoder import MAX_TOKENS, SIZE, tiny_dual_encoder  # noqa: E402
+from tiny_dual_encoder import MAX_TOKENS, SIZE, WORDS, tiny_dual_encoder  # noqa: E402
 
 from mmsearch.errors import ModelError  # noqa: E402
+from mmsearch.training.dual_encoder import DualEncoder  # noqa: E402
 from mmsearch.training.export import (  # noqa: E402
     Precision,
     graphs_of,
     quantised_rows,
+    save_compact,
     save_graph,
+    text_graph,
     write_graphs,
 )
 from mmsearch.training.fusion import TOKEN_STEP  # noqa: E402
 from mmsearch.training.onnx_check import check_parity, session  # noqa: E402
 from mmsearch.training.package import ModelFacts, write_manifest  # noqa: E402
+from mmsearch.training.towers import MiniLM, TextTowerConfig  # noqa: E402
 from mmsearch.training.validation import Recalls  # noqa: E402
 
 EXACT, COMPACT = Precision(half_weights=False, int8_words=False), Precision()
@@ -112,6 +117,36 @@ def test_the_match_graph_gives_torchs_logits_on_stored_tokens_whatever_the_batch
     alone = np.concatenate([graph.run(["logit"], {k: v[i : i + 1] for k, v in inputs.items()})[0] for i in range(5)])
     assert np.abs(logits - expected).max() < 1e-4
     assert np.abs(alone - logits).max() < 1e-4
+
+
+def _always() -> None:
+    raise ModelError("always too much")
+
+
+def _wide_dual_encoder() -> DualEncoder:
+    """The tiny model with a text tower whose linear maps are large enough to be stored compactly."""
+    tiny = tiny_dual_encoder()
+    text = TextTowerConfig(vocabulary=WORDS, width=32, layers=1, attention_heads=2, hidden=64, max_tokens=MAX_TOKENS)
+    head = replace(tiny.config.text, inputs=32, width=32)
+    return DualEncoder(tiny.image_tower, MiniLM(text), replace(tiny.config, text=head, fusion=None)).eval()
+
+
+def test_linear_maps_are_int8_unless_that_loses_too_much(tmp_path: Path) -> None:
+    def int8_linears() -> bool:
+        stored = onnx.load(tmp_path / "text.onnx").graph.initializer
+        return any("layers.0.expand" in t.name and t.data_type == onnx.TensorProto.INT8 for t in stored)
+
+    def check() -> None:
+        if int8_linears():
+            raise ModelError("too much is lost")
+
+    large = {"text.onnx": text_graph(_wide_dual_encoder(), MAX_TOKENS)}
+    save_compact(large, tmp_path, lambda: None)
+    assert int8_linears()
+    save_compact(large, tmp_path, check)
+    assert not int8_linears()
+    with pytest.raises(ModelError, match="always"):
+        save_compact(large, tmp_path, _always)
 
 
 def test_a_match_graph_of_another_head_is_refused(tmp_path: Path) -> None:
