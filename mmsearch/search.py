@@ -164,7 +164,7 @@ def _direction(query: Query) -> Direction | None:
     fit the text. Given a photo like the wanted one and its caption (Flickr8k val), it brings 49 % first instead of 43.
     """
     if query.text is not None and query.to == "images":
-        return "text_to_image"
+        return None if query.image is not None and query.text_weight == 0 else "text_to_image"
     return "image_to_text" if query.text is None and query.to == "texts" else None
 
 

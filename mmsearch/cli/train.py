@@ -60,7 +60,7 @@ def train(
         typer.Option(
             "--remember",
             metavar="SHARE",
-            help="Of the starting weights in the final ones: more forgets less and learns less. [default: 0.4]",
+            help="Of the starting weights in the final ones: more forgets less and learns less. [default: 0.65]",
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -234,6 +234,13 @@ def test_far_beyond_what_is_read_nothing_is_corrected_and_scores_go_on_falling(
     assert scores == sorted(scores, reverse=True) and scores[3] < scores[2]
 
 
+def test_a_text_that_counts_nothing_is_not_asked_about(
+    snapshot: Snapshot, model: Model, small: SmallCollection
+) -> None:
+    silent = search(snapshot, model, Query("green", image=small.photo("blue"), text_weight=0.0))
+    assert (silent.hits, silent.reranked) == (search(snapshot, model, Query(image=small.photo("blue"))).hits, False)
+
+
 def test_the_weight_moves_a_composed_query_from_the_photo_to_the_text(
     snapshot: Snapshot, model: Model, small: SmallCollection
 ) -> None:
