@@ -32,7 +32,7 @@ from mmsearch.training.validation import Recalls
 TOKENIZER = "tokenizer.json"
 MATCH_WEIGHT = 0.02  # of the matching head's logit beside the cosine, where the starting model names none
 _LARGEST_BANK = 2000  # rows; a bank is read at each search
-_EXACT_COSINE, _COMPACT_COSINE = 0.9999, 0.99
+_EXACT_COSINE, _COMPACT_COSINE = 0.9999, 0.995
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
