@@ -19,7 +19,7 @@ from mmsearch.eval.sides import fold_sides, whole_sides
 from mmsearch.eval.significance import RESAMPLES
 from mmsearch.model import Model
 from mmsearch.progress import Progress, ProgressCallback
-from mmsearch.vector_index import IndexKind
+from mmsearch.types import IndexKind
 
 _STAGES = 3
 

@@ -19,7 +19,8 @@ from mmsearch.model import Model
 from mmsearch.rerank import Scores, best_block, corrected, rescored
 from mmsearch.search_rerank import RerankPlan, plan_rerank
 from mmsearch.snapshot import Snapshot
-from mmsearch.vector_index import IndexKind, VectorIndex, build_index
+from mmsearch.types import IndexKind
+from mmsearch.vector_index import VectorIndex, build_index
 
 TIMED_QUERIES = 200
 HITS = 10  # of a timed query, the default page

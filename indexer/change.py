@@ -35,6 +35,7 @@ class Row:
 
     At most one of these says where the embedding comes from: `pixels`, the item's text (`embeds_text`), or `copy_from`,
     the id of a row whose embedding is the same. With none of them the row keeps the embedding that its id has.
+    `stands`: the table has the item like this already, and only its embedding is to be written.
     """
 
     item: Item
@@ -42,6 +43,7 @@ class Row:
     embeds_text: bool = False
     copy_from: int | None = None
     embedding: Embedding | None = None
+    stands: bool = False
 
     @property
     def needs_embedding(self) -> bool:
@@ -60,7 +62,7 @@ class Row:
     def fail(self, detail: str) -> None:
         """The row becomes an error row: the model fails on this content, though not on others."""
         self.item = replace(self.item, status="error", reason=Reason.CRASHED, detail=detail)
-        self.embedding, self.pixels, self.embeds_text = None, None, False
+        self.embedding, self.pixels, self.embeds_text, self.stands = None, None, False, False
 
 
 @dataclass(slots=True)

@@ -47,6 +47,11 @@ def same_content_item(item: Item, found: Found, decoded: Decoded) -> Item:
     )
 
 
+def stands_as(item: Item, stored: Item) -> bool:
+    """Whether `stored`, a row of the table, says all that `item` does; when the bytes were read makes no difference."""
+    return replace(item, id=stored.id, revision=stored.revision, checked_ns=stored.checked_ns) == stored
+
+
 def error_item(found: Found, failed: Failed, checked_ns: int) -> Item:
     """The item of a file that could not be read at `checked_ns`.
 

@@ -10,6 +10,8 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from mmsearch.indexer.discover import join_path, split_path
 from mmsearch.indexer.known import KnownIndex
 from mmsearch.indexer.lookup import NO_ROWS, Rows
@@ -33,7 +35,7 @@ class Origin:
     @property
     def keeps_embeddings(self) -> bool:
         """Whether the rows taken over have the right embeddings already."""
-        return len(self.donor) > 0 and (self.same_file or self.moved)
+        return len(self.donor) > 0 and np.array_equal(self.donor, self.takes_over)
 
 
 class Origins:
@@ -60,15 +62,17 @@ class Origins:
     def _find(self, path: bytes, own: Rows, digest: bytes | None) -> Origin:
         if digest is None:
             return Origin(own)
-        if self._known.digest(own) == digest:
-            return Origin(own, own if self._is_embedded(own) else NO_ROWS, same_file=True)
+        same_file = self._known.digest(own) == digest
+        if same_file and self._is_embedded(own):
+            return Origin(own, own, same_file=True)
         # Of several moved files with the same bytes, each keeps its name when a folder is renamed.
         others = sorted(self._known.files_with(digest), key=lambda rows: self._name(rows) != split_path(path)[1])
         if not len(own):
             for rows in others:
                 if not self._known.taken[rows].any() and self._is_gone(rows):
                     return Origin(rows, rows if self._is_embedded(rows) else NO_ROWS, moved=True)
-        return Origin(own, next((rows for rows in others if self._is_embedded(rows)), NO_ROWS))
+        donor = next((rows for rows in others if self._is_embedded(rows)), NO_ROWS)
+        return Origin(own, donor, same_file=same_file)
 
     def _name(self, rows: Rows) -> bytes:
         return split_path(self._known.path(int(rows[0])))[1]

@@ -6,16 +6,13 @@ a run may end anywhere: the next one plans what is left.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmsearch import manifest as manifests
-from mmsearch.durable import WriterLock, probe_hard_links
-from mmsearch.errors import CollectionError, CollectionNotFound, PruneRefused
+from mmsearch.errors import CollectionNotFound, PruneRefused, UsageError
 from mmsearch.indexer import roots
 from mmsearch.indexer.change import Change
 from mmsearch.indexer.decode import DecodePool
@@ -28,32 +25,34 @@ from mmsearch.indexer.meter import Meter
 from mmsearch.indexer.origin import Origins
 from mmsearch.indexer.plan import Planned, Policy, plan
 from mmsearch.indexer.prune import Gone, mark_returned, require_plausible, settle_gone
-from mmsearch.indexer.publish import Publisher
+from mmsearch.indexer.publish import Publisher, published_items
 from mmsearch.indexer.settle import Settler
 from mmsearch.indexer.space import require_space
 from mmsearch.indexer.survey import Survey
+from mmsearch.indexer.switch import Wish, finished, is_complete, progress_of, remark
 from mmsearch.indexer.tally import Tally
+from mmsearch.indexer.workplace import Workplace, opened, wrapped_errors
 from mmsearch.indexer.write import BatchLimits, Writer
-from mmsearch.manifest import CollectionManifest, ModelRef
+from mmsearch.manifest import CollectionManifest
 from mmsearch.model import Model
+from mmsearch.model_lookup import reference
 from mmsearch.progress import ProgressCallback
 from mmsearch.root_health import root_trouble
 from mmsearch.safe_text import safe_path
-from mmsearch.store import Item, Store
-from mmsearch.types import IndexReport
+from mmsearch.store import Item
+from mmsearch.types import IndexKind, IndexReport, SwitchInfo
 
 # Files settled at once, or after so many seconds: what settling asks of the tables takes as long for one as for many.
 # A few batches of the model, so that sentences of like lengths get together.
 _GROUP_FILES = 32
 _GROUP_SECONDS = 2.0
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class IndexOptions:
     """What a run may be told. `deadline_s` is for one file; a snapshot is published at most every `publish_every_s`
-    seconds while the run goes on; `progress` hears how far it is.
+    seconds while the run goes on; `progress` hears how far it is. `models` is what it may do about the collection's
+    model. `index` is the kind of index that large parts get, None the one for their size.
     """
 
     prune: bool = False
@@ -65,46 +64,41 @@ class IndexOptions:
     publish_every_s: float = 60.0
     batch: BatchLimits = field(default_factory=BatchLimits)
     progress: ProgressCallback | None = None
+    models: Wish = field(default_factory=Wish)
+    index: IndexKind | None = None
 
 
-@dataclass(slots=True)
-class Workplace:
-    """A collection that this process alone writes to, and its manifest as it stands."""
+def index(directory: Path, paths: Iterable[roots.PathInput] | None, model: Model, options: IndexOptions) -> IndexReport:
+    """What one run over `paths` did to the collection in `directory`, which is created if it is not there. Without
+    `paths` it is over all folders that were indexed before.
 
-    directory: Path
-    store: Store
-    manifest: CollectionManifest
-
-    def replace_manifest(self, manifest: CollectionManifest) -> None:
-        """Makes `manifest` the one that stands."""
-        if manifest != self.manifest:
-            manifests.write(self.directory, manifest)
-            self.manifest = manifest
-
-
-def index(directory: Path, paths: Iterable[roots.PathInput], model: Model, options: IndexOptions) -> IndexReport:
-    """What one run over `paths` did to the collection in `directory`, which is created if it is not there.
+    Where `options.models` lets `model` take the place of another one, that one answers until all is embedded anew.
 
     Raises:
-        UsageError: a path cannot be indexed; nothing was done.
+        UsageError: a path cannot be indexed, or there are none; nothing was done.
         CollectionBusy: another process is writing.
-        CollectionMismatch: the collection was built by another model.
+        CollectionMismatch: the collection was built by another model, and is not to be given this one.
         CollectionError: the collection cannot be written, for want of room above all.
         PruneRefused: too much is gone to be removed without `force`; everything else was done, and `report` says what.
     """
     started = time.monotonic()
-    arguments = roots.read_arguments(paths, _manifest_or_new(directory))
-    with interruptible() as interrupt, _wrapped_errors(directory), _opened(directory, model) as place:
+    arguments = _arguments(directory, paths)
+    with (
+        interruptible() as interrupt,
+        wrapped_errors(directory),
+        opened(directory, reference(model), options.models) as place,
+    ):
         versions = place.store.versions()
         run = _Run(place, model, options, interrupt, _surveys(place, arguments))
         run.take_in()
         gone = run.settle_gone()
         items = run.publish()
         if place.store.versions() != versions and not interrupt.requested:
-            _optimize(place.store)
+            place.optimize()
     ignored = roots.count_ignored(arguments)
     report = run.tally.report(run.surveys, gone, items=items, ignored=ignored, seconds=time.monotonic() - started)
-    report = replace(report, interrupted=interrupt.requested, warnings=(*place.store.warnings, *report.warnings))
+    warnings = (*place.store.warnings, *report.warnings, *run.remarks)
+    report = replace(report, interrupted=interrupt.requested, warnings=warnings, switch=run.switch)
     if gone.refusal is not None:
         raise PruneRefused(gone.refusal, report)
     return report
@@ -119,6 +113,8 @@ class _Run:
         store, roots_now = place.store, place.manifest.roots
         self.surveys = surveys
         self.tally = Tally()
+        self.switch: SwitchInfo | None = None
+        self.remarks: tuple[str, ...] = ()
         self._place = place
         self._model = model
         self._options = options
@@ -129,7 +125,14 @@ class _Run:
         self._settler = Settler(store, self._known, origins)
         self._embedder = Embedder(model, interrupt)
         self._writer = Writer(place.directory, store, self._committed, options.batch)
-        self._publisher = Publisher(place.directory, store, _reference(model), every_s=options.publish_every_s)
+        self._publisher = Publisher(
+            place.directory,
+            store,
+            place.model,
+            every_s=options.publish_every_s,
+            hold=place.switching,
+            index=options.index,
+        )
         self._meter = Meter(options.progress, self._done)
 
     def take_in(self) -> None:
@@ -163,8 +166,22 @@ class _Run:
     def publish(self) -> int:
         """Publishes what the tables hold; the number of items that can be found."""
         self._meter.publishing(done=False)
-        items = self._publisher.publish(self._place.manifest.roots)
+        items = self._switch_model() if self._place.switching else self._publisher.publish(self._place.manifest.roots)
         self._meter.publishing(done=True)
+        return items
+
+    def _switch_model(self) -> int:
+        """Lets the new model answer, if everything is embedded by it, or else the old one as before."""
+        place = self._place
+        complete = is_complete(place.store) and not self._interrupt.requested
+        self.switch = progress_of(place.model, place.store.known_files(), done=complete)
+        if not complete:
+            self._publisher.sync()
+            self.remarks = (remark(place.manifest, place.store, interrupted=self._interrupt.requested),)
+            return published_items(place.directory)
+        items = self._publisher.publish(place.manifest.roots)
+        place.replace_manifest(finished(place.manifest))
+        place.remove_unlisted_models()
         return items
 
     def _plan(self) -> Iterator[Planned]:
@@ -193,54 +210,23 @@ class _Run:
         return DecodePool(self._model.preprocess, workers=self._options.workers, deadline_s=self._options.deadline_s)
 
 
-def _reference(model: Model) -> ModelRef:
-    return ModelRef(model.name, model.fingerprint, model.dim)
-
-
 def _embedding_bytes(model: Model) -> int:
     """What the tables keep of one picture's embedding: the vector in float16, and tokens of one byte a number."""
     itm = model.manifest.itm
     return 2 * model.dim + (0 if itm is None else itm.tokens * itm.token_dim)
 
 
-def _manifest_or_new(directory: Path) -> CollectionManifest:
-    """The manifest as it stands, to check arguments against before anything is created."""
+def _arguments(directory: Path, paths: Iterable[roots.PathInput] | None) -> list[roots.Argument]:
+    """What is to be indexed, checked before anything is created."""
     try:
-        return manifests.read(directory)
-    except CollectionNotFound:
-        return CollectionManifest()
-
-
-@contextmanager
-def _wrapped_errors(directory: Path) -> Iterator[None]:
-    """What the operating system refuses here concerns the collection: the files that are indexed cost only themselves.
-
-    A pipe that breaks belongs to whoever listens to the progress.
-    """
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise CollectionError(
-            f"{safe_path(str(directory))}: cannot be written ({error.strerror}); see that its disk has room and is not"
-            " read-only, then run it again: it goes on where it was"
-        ) from error
-
-
-@contextmanager
-def _opened(directory: Path, model: Model) -> Iterator[Workplace]:
-    """The collection in `directory`, made if need be, with its tables open and without what a killed run left over."""
-    manifests.create(directory)
-    with WriterLock(directory):
         manifest = manifests.read(directory)
-        manifests.require_model(directory, manifest, _reference(model))
-        probe_hard_links(directory)
-        with Store.open(directory, _reference(model)) as store:
-            store.sweep()
-            place = Workplace(directory, store, manifest)
-            place.replace_manifest(replace(manifest, model=_reference(model)))
-            yield place
+    except CollectionNotFound:
+        manifest = CollectionManifest()
+    if paths is None:
+        paths = [root.path for root in manifest.roots]
+        if not paths:
+            raise UsageError(f"{safe_path(str(directory))}: nothing has been indexed yet: say which folders or files")
+    return roots.read_arguments(paths, manifest)
 
 
 def _surveys(place: Workplace, arguments: Sequence[roots.Argument]) -> list[Survey]:
@@ -254,15 +240,6 @@ def _surveys(place: Workplace, arguments: Sequence[roots.Argument]) -> list[Surv
     surveys = [Survey.begin(scope, by_id[scope.root_id]) for scope in scopes]
     inner = roots.inner_scopes(place.manifest, scopes)
     return surveys + [Survey.begin(scope, by_id[scope.root_id], unasked=True) for scope in inner]
-
-
-def _optimize(store: Store) -> None:
-    """Merges small files of the tables. That it fails, on a full disk above all, does not undo what was indexed."""
-    try:
-        store.optimize()
-        store.sync()
-    except (CollectionError, OSError) as error:
-        _log.warning("the tables were not compacted: %s", error)
 
 
 def _grouped(reads: Iterable[Read]) -> Iterator[list[Read]]:

@@ -19,6 +19,7 @@ from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import SnapshotHead
 from mmsearch.snapshot_writer import Block, SnapshotWriter
 from mmsearch.store import Item, Store
+from mmsearch.types import IndexKind
 
 _ROWS_AT_ONCE = 4096
 
@@ -28,20 +29,45 @@ _log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes the tables of one collection, for the holder of the writer lock."""
+    """Publishes the tables of one collection, for the holder of the writer lock.
 
-    def __init__(self, directory: Path, store: Store, model: ModelRef, *, every_s: float) -> None:
+    With `hold`, what would be due for publication is only made safe from a power cut. `index` is the kind of index that
+    large segments are to have, None the one for their size.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        store: Store,
+        model: ModelRef,
+        *,
+        every_s: float,
+        hold: bool = False,
+        index: IndexKind | None = None,
+    ) -> None:
         self._directory = directory
         self._store = store
         self._model = model
         self._every_s = every_s
+        self._hold = hold
+        self._writer = SnapshotWriter(directory, index=index)
         self._durable = store.versions()
         self._next = time.monotonic() + every_s
 
     def publish_if_due(self, roots: tuple[Root, ...]) -> None:
         """Publishes when the last time is `every_s` seconds ago."""
-        if time.monotonic() >= self._next:
+        if time.monotonic() < self._next:
+            return
+        if self._hold:
+            self.sync()
+        else:
             self.publish(roots)
+
+    def sync(self) -> None:
+        """Makes safe from a power cut what the tables hold, and publishes nothing."""
+        self._store.sync()
+        self._durable = self._store.versions()
+        self._next = time.monotonic() + self._every_s
 
     def publish(self, roots: tuple[Root, ...], *, anew: bool = False) -> int:
         """Makes the live snapshot hold exactly what the tables hold, durably; the number of items in it.
@@ -56,6 +82,7 @@ class Publisher:
             roots=roots,
             counts=counts(self._store),
             table_versions=self._store.versions(),
+            model_location=self._model.location,
         )
         try:
             self._publish(head, ids, revisions, None if anew else self._previous())
@@ -72,13 +99,14 @@ class Publisher:
         # Versions alone say nothing about what can be found: rows that failed, or files that were merged.
         same_head = previous is not None and replace(head, table_versions=previous.head.table_versions) == previous.head
         changed = not same_head or len(added) > 0 or bool(gone.any())
+        changed = changed or any(self._writer.index_is_due(each) for each in (previous.segments if previous else ()))
         if changed or head.table_versions != self._durable:
             self._store.sync()
             self._durable = head.table_versions
         if not changed:
             return
         dead = (live_ids[gone], live_revisions[gone])
-        SnapshotWriter(self._directory).publish(head, previous=previous, added=self._blocks(added), dead=dead)
+        self._writer.publish(head, previous=previous, added=self._blocks(added), dead=dead)
 
     def _previous(self) -> Snapshot | None:
         """The live snapshot, None when there is none that this one can build on."""
@@ -93,6 +121,15 @@ class Publisher:
             block = ids[start : start + _ROWS_AT_ONCE]
             rows = [_segment_row(item) for item in self._store.items(block)]
             yield from _blocks_alike(rows, self._store.vectors(block), self._store.tokens(block))
+
+
+def published_items(directory: Path) -> int:
+    """How many items the live snapshot holds."""
+    try:
+        with Snapshot.open(directory) as snapshot:
+            return len(snapshot.live_keys()[0])
+    except CollectionNotFound:
+        return 0
 
 
 def counts(store: Store) -> dict[str, Any]:

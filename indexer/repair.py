@@ -18,7 +18,8 @@ from mmsearch import manifest as manifests
 from mmsearch.durable import WriterLock, fsync_dir, make_directory
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound
 from mmsearch.indexer.publish import Publisher
-from mmsearch.manifest import SNAPSHOTS_DIRECTORY, CollectionManifest, ModelRef
+from mmsearch.indexer.switch import settled
+from mmsearch.manifest import SNAPSHOTS_DIRECTORY, CollectionManifest
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import CURRENT_FILE, SnapshotHead, read_manifest
 from mmsearch.store import ITEMS_TABLE, Store
@@ -57,6 +58,7 @@ def _repaired(directory: Path) -> RepairReport:
     found = _put_aside(directory)
     manifest, sentences = _manifest(directory)
     found += sentences
+    manifest = settled(directory, manifest)
     if manifest.model is None:
         return RepairReport(tuple(found), items=0, without_embedding=0)
     _require_items(directory)
@@ -97,11 +99,12 @@ def _manifest(directory: Path) -> tuple[CollectionManifest, list[str]]:
         damaged = error
     head = _newest_head(directory, damaged)
     _require_items(directory)
-    model = ModelRef(head.model_name, head.fingerprint, head.dim)
-    with Store.open(directory, model) as store:
+    with Store.open(directory, head.model) as store:
         healed = list(store.warnings)
         newest = int(store.known_files().ids.max(initial=0))
-    manifest = CollectionManifest(roots=head.roots, model=model, next_id=newest + _ID_GAP)
+        # What is not named would be removed, and may be half of a change to another model.
+        others = store.other_models()
+    manifest = CollectionManifest(head.roots, head.model, next_id=newest + _ID_GAP, kept_models=others)
     path.unlink(missing_ok=True)
     manifests.write(directory, manifest)
     return manifest, [*healed, f"{path}: was damaged or gone; written again from a snapshot"]

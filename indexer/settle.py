@@ -12,7 +12,7 @@ import numpy as np
 from mmsearch.images import DecodedImage
 from mmsearch.indexer.change import Change, Embedding, Outcome, Row, skipped
 from mmsearch.indexer.discover import DRIVE_GONE
-from mmsearch.indexer.items import error_item, image_item, passage_item, same_content_item
+from mmsearch.indexer.items import error_item, image_item, passage_item, same_content_item, stands_as
 from mmsearch.indexer.jobs import Decoded, Failed
 from mmsearch.indexer.known import KnownIndex, content_key
 from mmsearch.indexer.lookup import Lookup
@@ -87,7 +87,7 @@ class Settler:
         if failed.errno in _VANISHED:
             return True
         rows = planned.rows
-        stored = len(rows) > 0 and bool(self._known.embedded[rows].all())
+        stored = len(rows) > 0 and not bool(self._known.failed[rows].any())
         looks_the_same = planned.step is Step.CHECK and failed.hash is None
         return stored and (failed.errno in DRIVE_GONE or looks_the_same)
 
@@ -102,6 +102,7 @@ class Settler:
         for draft in drafts:
             if isinstance(draft.result, Decoded):
                 wanted.update(self._copy_ids(draft, draft.result))
+                wanted.update(self._standing_ids(draft, draft.result))
         ids = np.asarray(sorted(wanted), np.int64)
         return {item.id: item for item in self._store.items(ids)} if wanted else {}
 
@@ -147,6 +148,7 @@ class Settler:
         if not origin.keeps_embeddings:
             for row, donor in zip(rows, self._known.ids[origin.donor].tolist(), strict=True):
                 row.copy_from = donor
+        self._note_standing(draft, result, rows, items)
         return Change(found, "moved" if origin.moved else "indexed", rows, ids)
 
     def _picture(self, draft: Draft, result: Decoded, image: DecodedImage, items: Mapping[int, Item]) -> Change:
@@ -158,6 +160,7 @@ class Settler:
             )
             row.copy_from = next(alike, None)
             row.pixels = image.pixels if row.copy_from is None else None
+        self._note_standing(draft, result, [row], items)
         return Change(found, _outcome(origin), [row], self._known.ids[origin.takes_over], note=image.note)
 
     def _text(self, draft: Draft, result: Decoded, items: Mapping[int, Item]) -> Change:
@@ -168,7 +171,24 @@ class Settler:
         for row in rows:
             row.copy_from = embedded.get(row.item.text or "")
             row.embeds_text = row.copy_from is None
+        self._note_standing(draft, result, rows, items)
         return Change(found, _outcome(origin), rows, self._known.ids[origin.takes_over])
+
+    def _standing_ids(self, draft: Draft, result: Decoded) -> list[int]:
+        """Ids of the rows that say already what reading the file again may show, and only lack embeddings."""
+        origin = draft.origin
+        if not origin.same_file or origin.keeps_embeddings:
+            return []
+        current = self._known.describe(origin.takes_over).is_current(result.size, result.mtime_ns)
+        return [int(each) for each in self._known.ids[origin.takes_over]] if current else []
+
+    def _note_standing(self, draft: Draft, result: Decoded, rows: Sequence[Row], items: Mapping[int, Item]) -> None:
+        """Notes in `rows` that the table has them all, so that they need not be written: only their embeddings."""
+        ids = self._standing_ids(draft, result)
+        if ids and len(ids) == len(rows):
+            standing = all(stands_as(row.item, items[id]) for row, id in zip(rows, ids, strict=True))
+            for row in rows:
+                row.stands = standing
 
     def _copy_embeddings(self, changes: Iterable[Change]) -> None:
         copies = [row for change in changes for row in change.rows if row.copy_from is not None]

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmsearch import manifest as manifests
 from mmsearch.indexer.change import Change, Embedding
-from mmsearch.store import Item, Store
+from mmsearch.store import Item, Store, Tokens, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,18 @@ class BatchLimits:
 
 @dataclass(slots=True)
 class _Batch:
-    """Items in the order of writing, and the new embeddings by id."""
+    """Items in the order of writing, those that stand and only get their embeddings, and the embeddings by id."""
 
+    standing: list[Item] = field(default_factory=list)
     first: list[Item] = field(default_factory=list)
     last: list[Item] = field(default_factory=list)
     embeddings: dict[int, Embedding] = field(default_factory=dict)
+
+    def embeddings_of(self, items: Sequence[Item]) -> tuple[dict[int, Vectors], dict[int, Tokens]]:
+        """The new vectors of `items`, and their tokens, by id."""
+        found = {item.id: self.embeddings[item.id] for item in items if item.id in self.embeddings}
+        tokens = {id: each.tokens for id, each in found.items() if each.tokens is not None}
+        return {id: each.vector for id, each in found.items()}, tokens
 
 
 class Writer:
@@ -81,11 +88,11 @@ class Writer:
         if any(map(len, surplus)):
             self._store.delete(np.concatenate(surplus))
         batch = self._numbered(changes)
+        if batch.standing:
+            self._store.embed(*batch.embeddings_of(batch.standing))
         for items in filter(None, (batch.first, batch.last)):
-            embeddings = {item.id: batch.embeddings[item.id] for item in items if item.id in batch.embeddings}
-            tokens = {id: each.tokens for id, each in embeddings.items() if each.tokens is not None}
-            self._store.put(items, {id: each.vector for id, each in embeddings.items()}, tokens)
-        self._committed(changes, [*batch.first, *batch.last])
+            self._store.put(items, *batch.embeddings_of(items))
+        self._committed(changes, [*batch.standing, *batch.first, *batch.last])
 
     def _numbered(self, changes: Sequence[Change]) -> _Batch:
         """The items of `changes` with their ids: those taken over as far as they go, then new ones."""
@@ -97,7 +104,8 @@ class Writer:
             grows = 0 < len(taken) < len(change.rows)
             for place, row in enumerate(change.rows):
                 item = replace(row.item, id=taken[place] if place < len(taken) else next(fresh))
-                (batch.last if grows and place < len(taken) else batch.first).append(item)
+                part = batch.last if grows and place < len(taken) else batch.first
+                (batch.standing if row.stands else part).append(item)
                 if row.embedding is not None:
                     batch.embeddings[item.id] = row.embedding
         return batch

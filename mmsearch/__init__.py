@@ -33,7 +33,18 @@ if TYPE_CHECKING:
     )
     from mmsearch.model import Model
     from mmsearch.progress import Progress
-    from mmsearch.types import CollectionInfo, Hit, IndexReport, Reason, RootInfo, Skipped
+    from mmsearch.types import (
+        CollectionInfo,
+        Hit,
+        IndexReport,
+        IndexUse,
+        PhotoTags,
+        Reason,
+        RootInfo,
+        Skipped,
+        SwitchInfo,
+        Tag,
+    )
 
 __version__ = "0.1.0"
 
@@ -48,15 +59,19 @@ __all__ = [
     "DatasetError",
     "Hit",
     "IndexReport",
+    "IndexUse",
     "MMSearchError",
     "MissingExtra",
     "Model",
     "ModelError",
+    "PhotoTags",
     "Progress",
     "PruneRefused",
     "Reason",
     "RootInfo",
     "Skipped",
+    "SwitchInfo",
+    "Tag",
     "UnreadableFile",
     "UsageError",
     "__version__",
@@ -68,15 +83,30 @@ _HOME = {
     "Collection": "mmsearch.collection",
     "Model": "mmsearch.model",
     "Progress": "mmsearch.progress",
-    **dict.fromkeys(["CollectionInfo", "Hit", "IndexReport", "Reason", "RootInfo", "Skipped"], "mmsearch.types"),
+    **dict.fromkeys(
+        [
+            "CollectionInfo",
+            "Hit",
+            "IndexReport",
+            "IndexUse",
+            "PhotoTags",
+            "Reason",
+            "RootInfo",
+            "Skipped",
+            "SwitchInfo",
+            "Tag",
+        ],
+        "mmsearch.types",
+    ),
 }
 
 
-def open(path: str | os.PathLike[str] | None = None, *, model: str | os.PathLike[str] | None = "mini") -> Collection:
+def open(path: str | os.PathLike[str] | None = None, *, model: str | os.PathLike[str] | None = None) -> Collection:
     """The collection at `path`: a directory, a name, or None for the one the settings name.
 
-    It need not exist yet: the first `add` creates it. `model` is the name of a bundled model or the directory of
-    another one; None stands for the one that built the collection. Use it in a `with` statement, or close it.
+    It need not exist yet: the first `add` creates it. `model` is the name of a model or the directory of another one;
+    None stands for the one that built the collection, or for the settings' where there is none yet. Use it in a `with`
+    statement, or close it.
 
     Raises:
         UsageError: `path` is neither a directory nor a name.

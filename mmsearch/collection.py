@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mmsearch import manifest as manifests
+from mmsearch.collection_info import describe, failed_files
+from mmsearch.collection_model import ModelChoice
 from mmsearch.errors import CollectionNotFound
-from mmsearch.manifest import CollectionManifest, ModelRef
+from mmsearch.manifest import CollectionManifest
 from mmsearch.progress import ProgressCallback
-from mmsearch.root_health import root_trouble
 from mmsearch.safe_text import safe_path
 from mmsearch.settings import Settings, load_settings, resolve_collection
-from mmsearch.types import CollectionInfo, Hit, IndexReport, Reason, RepairReport, RootInfo, Skipped
+from mmsearch.snapshot_manifest import active_model
+from mmsearch.types import CollectionInfo, Hit, IndexReport, PhotoTags, RepairReport, Skipped
 
 if TYPE_CHECKING:
     from mmsearch.model import ImageInput, Model
@@ -33,12 +36,11 @@ class Collection:
     """
 
     def __init__(
-        self, directory: Path, *, model: str | os.PathLike[str] | None = "mini", settings: Settings | None = None
+        self, directory: Path, *, model: str | os.PathLike[str] | None = None, settings: Settings | None = None
     ) -> None:
         self._directory = directory
-        self._model_name = model
         self._settings = settings or load_settings()
-        self._model: Model | None = None
+        self._models = ModelChoice(directory, model, self._settings)
         self._snapshot: Snapshot | None = None
 
     @classmethod
@@ -46,13 +48,14 @@ class Collection:
         cls,
         path: str | os.PathLike[str] | None = None,
         *,
-        model: str | os.PathLike[str] | None = "mini",
+        model: str | os.PathLike[str] | None = None,
         settings: Settings | None = None,
     ) -> Self:
         """The collection at `path`: a directory, a name, or None for the one in the settings. It need not exist
         yet: the first `add` makes it.
 
-        `model` is the name of a bundled model or a directory; None stands for the one that built the collection.
+        `model` is the name of a model or a directory, and has to be the one that built the collection; None stands for
+        that one, whatever it is, and for the one in the settings where there is no collection yet.
 
         Raises:
             UsageError: `path` is neither a directory nor a name.
@@ -63,7 +66,10 @@ class Collection:
         collection = cls(resolve_collection(path), model=model, settings=settings)
         manifest = collection._manifest()
         if model is not None:
-            manifests.require_model(collection._directory, manifest, collection._model_reference())
+            from mmsearch.model_lookup import reference
+
+            manifest = replace(manifest, model=active_model(collection._directory, manifest))
+            manifests.require_model(collection._directory, manifest, reference(collection.model))
         return collection
 
     @property
@@ -73,30 +79,39 @@ class Collection:
 
     def add(
         self,
-        paths: PathInput | Iterable[PathInput],
+        paths: PathInput | Iterable[PathInput] | None = None,
         *,
         prune: bool = False,
         force: bool = False,
         verify: bool = False,
         retry_failed: bool = False,
+        model: str | os.PathLike[str] | None = None,
+        keep_old: bool | None = None,
         progress: ProgressCallback | None = None,
     ) -> IndexReport:
         """What indexing `paths`, folders and files, did: what is new, changed or moved there is in the collection now.
+        Without `paths` it is about all folders that were indexed before.
+
+        `model` may be another one than the collection's: everything is embedded by it, run by run if need be, while the
+        old one goes on answering, and when nothing lacks its new embedding, the new one answers; `switch` in the report
+        says how far that is. With `keep_old` the old embeddings stay, so that going back is quick; with False all that
+        are not the collection's are removed, even without a change.
 
         `prune` removes what is gone from the disk, `force` even when very much is. `verify` reads files that look
         unchanged, `retry_failed` those that could not be read. In the main thread the first Ctrl-C or SIGTERM ends it
         early and in good order, with `interrupted` in the report.
 
         Raises:
-            UsageError: a path cannot be indexed; nothing was done.
+            UsageError: a path cannot be indexed, or there is none; nothing was done.
             CollectionBusy: another process is writing to the collection.
-            CollectionMismatch: another model built it, or a newer mmsearch.
+            CollectionMismatch: a newer mmsearch built it, or since it was opened it got another model.
             PruneRefused: too much is gone to be removed without `force`; everything else was done, its `report` says
                 what.
             CollectionError: it cannot be written, for want of room above all.
             ModelError: the model cannot be loaded.
         """
         from mmsearch.indexer.pipeline import IndexOptions, index
+        from mmsearch.indexer.switch import Wish
 
         options = IndexOptions(
             prune=prune,
@@ -106,9 +121,14 @@ class Collection:
             workers=self._settings.worker_count,
             deadline_s=self._settings.decode_timeout,
             progress=progress,
+            models=Wish(switch=model is not None, keep_old=keep_old),
+            index=self._settings.index_kind,
         )
-        paths = [paths] if isinstance(paths, str | bytes | os.PathLike) else paths
-        return index(self._directory, paths, self.model, options)
+        using = self.model if model is None else self._models.load(model)
+        report = index(self._directory, None if paths is None else _listed(paths), using, options)
+        if model is not None and (report.switch is None or report.switch.done):
+            self._models.replace(using, model)
+        return report
 
     def search(
         self,
@@ -148,7 +168,48 @@ class Collection:
             rerank=rerank,
             text_weight=text_weight,
         )
-        return list(search(self._current_snapshot(), self.model, query).hits)
+        snapshot = self._current_snapshot()
+        return list(search(snapshot, self._models.of(snapshot), query).hits)
+
+    def tag(
+        self,
+        labels: Iterable[str],
+        *,
+        paths: PathInput | Iterable[PathInput] | None = None,
+        under: str | os.PathLike[str] | None = None,
+        k: int = 5,
+        min_probability: float = 0.0,
+        templates: Iterable[str] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Iterator[PhotoTags]:
+        """Each photo with up to `k` of `labels`, likeliest first, of those with at least `min_probability`.
+
+        Without `paths` all photos of the collection, or those in and below `under`, from their stored embeddings: no
+        photo is read. With them the photos in those folders and files, indexed or not: they are read and not kept, and
+        one that cannot be read comes with the reason. Photos come as they are done, so memory does not grow with their
+        number. Probabilities are shares among the labels given: they say nothing about what is in none of them.
+
+        A label is embedded as the mean of `templates`, sentences with `{}` where it goes (`mmsearch.prompts.TEMPLATES`
+        unless given); `["{}"]` is the bare label. Arguments are checked, and the labels embedded, before this returns.
+
+        Raises:
+            UsageError: there are no labels, an argument cannot be used, or a path does not exist.
+            CollectionNotFound, CollectionMismatch, CollectionDamaged: without `paths`, as `search`.
+            ModelError: the model cannot be loaded.
+        """
+        from mmsearch.label_list import distinct_labels
+        from mmsearch.tag_run import TagRequest, closed_on_error, run_tag
+        from mmsearch.tagging import TagOptions
+
+        listed = None if paths is None else _listed(paths)
+        request = TagRequest(distinct_labels(labels), listed, under, templates, TagOptions(k, min_probability))
+        if paths is not None:
+            return run_tag(self.model, request, settings=self._settings, progress=progress)
+        # One of its own, since a search meanwhile may close the collection's.
+        snapshot = self._opened_anew()
+        with closed_on_error(snapshot):
+            model = self._models.of(snapshot)
+        return run_tag(model, request, settings=self._settings, snapshot=snapshot, progress=progress)
 
     def info(self) -> CollectionInfo:
         """What it holds, as of the last publication, and how it is answered from.
@@ -159,8 +220,8 @@ class Collection:
         """
         manifest = manifests.read(self._directory)
         with contextlib.suppress(CollectionNotFound):
-            return _info(self._directory, manifest, self._current_snapshot())
-        return _info(self._directory, manifest, None)
+            return describe(self._directory, manifest, self._current_snapshot())
+        return describe(self._directory, manifest, None)
 
     def errors(self) -> Iterator[Skipped]:
         """The files that could not be read and have not changed since, in no particular order. The tables are read as
@@ -170,23 +231,7 @@ class Collection:
             CollectionNotFound: there is no collection.
             CollectionDamaged: its tables cannot be read.
         """
-        manifest = manifests.read(self._directory)
-        if manifest.model is None:
-            return
-        roots = {root.id: root.path for root in manifest.roots}
-        from mmsearch.store import Store
-
-        try:
-            store = Store.open(self._directory, manifest.model, read_only=True)
-        except CollectionNotFound:
-            # Registered, and killed before the first tables were made: nothing has been tried yet.
-            return
-        with store:
-            for item in store.errors():
-                if item.missing_since is None and item.root_id in roots:
-                    root = roots[item.root_id]
-                    path = os.path.join(root, item.path) if item.path else root
-                    yield Skipped(os.fsdecode(path), item.reason or Reason.CRASHED, item.detail or "")
+        yield from failed_files(self._directory, manifests.read(self._directory))
 
     def repair(self) -> RepairReport:
         """What was found damaged, and mended from what can still be read. Nothing is embedded, no original is read.
@@ -208,22 +253,14 @@ class Collection:
         Raises:
             ModelError: it is missing, or not what its manifest says.
         """
-        if self._model is None:
-            from mmsearch.model import load_model
-
-            name = self._model_name
-            if name is None:
-                built_with = self._manifest().model
-                name = built_with.name if built_with is not None else self._settings.model
-            self._model = load_model(name, threads=self._settings.thread_count)
-        return self._model
+        return self._models.current(self._manifest())
 
     def close(self) -> None:
         """Lets go of the mapped files and the model. Using the collection again opens them again."""
         if self._snapshot is not None:
             self._snapshot.close()
         self._snapshot = None
-        self._model = None
+        self._models.close()
 
     def __enter__(self) -> Self:
         return self
@@ -243,54 +280,26 @@ class Collection:
         except CollectionNotFound:
             return CollectionManifest()
 
-    def _model_reference(self) -> ModelRef:
-        return ModelRef(self.model.name, self.model.fingerprint, self.model.dim)
-
     def _current_snapshot(self) -> Snapshot:
         """The live snapshot; opened again when another one has been published."""
-        from mmsearch.snapshot import Snapshot
         from mmsearch.snapshot_manifest import read_current
 
-        if self._snapshot is not None and self._snapshot.number != read_current(self._directory):
-            self._snapshot.close()
-            self._snapshot = None
-        if self._snapshot is None:
-            manifests.read(self._directory)
-            self._snapshot = Snapshot.open(self._directory, threads=self._settings.thread_count)
-        return self._snapshot
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.number != read_current(self._directory):
+            previous, snapshot = snapshot, self._opened_anew(snapshot)
+            self._snapshot = snapshot
+            if previous is not None:
+                previous.close()
+        return snapshot
+
+    def _opened_anew(self, previous: Snapshot | None = None) -> Snapshot:
+        """The live snapshot, sharing what it can with `previous`; whoever asks for it closes it."""
+        from mmsearch.snapshot import Snapshot
+
+        manifests.read(self._directory)
+        threads, device = self._settings.thread_count, self._settings.device
+        return Snapshot.open(self._directory, threads=threads, device=device, previous=previous)
 
 
-def _info(directory: Path, manifest: CollectionManifest, snapshot: Snapshot | None) -> CollectionInfo:
-    counts = snapshot.head.counts if snapshot is not None else {}
-    failed = [(Reason(reason), int(count)) for reason, count in counts.get("failed", {}).items()]
-    model = manifest.model
-    segments = snapshot.segments if snapshot is not None else ()
-    return CollectionInfo(
-        path=str(directory),
-        format=manifest.format,
-        snapshot=snapshot.number if snapshot is not None else 0,
-        model=model.name if model is not None else None,
-        fingerprint=model.fingerprint if model is not None else None,
-        dim=model.dim if model is not None else None,
-        roots=tuple(RootInfo(os.fsdecode(root.path), root_trouble(root.path, root.device)) for root in manifest.roots),
-        images=counts.get("images", 0),
-        texts=counts.get("texts", 0),
-        partial=counts.get("partial", 0),
-        missing=counts.get("missing", 0),
-        failed=tuple(sorted(failed, key=lambda each: (-each[1], each[0]))),
-        index_kinds=tuple(sorted({segment.info.index.kind for segment in segments})),
-        segments=len(segments),
-        disk_bytes=_disk_bytes(directory),
-        matchable=sum(
-            len(snapshot.live_rows(number)) if snapshot is not None and segment.info.tokens is not None else 0
-            for number, segment in enumerate(segments)
-        ),
-    )
-
-
-def _disk_bytes(directory: Path) -> int:
-    total = 0
-    for path in directory.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.lstat().st_size if not path.is_dir() else 0
-    return total
+def _listed(paths: PathInput | Iterable[PathInput]) -> Iterable[PathInput]:
+    return [paths] if isinstance(paths, str | bytes | os.PathLike) else paths

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.cuda_devices import cuda_devices
 from mmsearch.model_manifest import ModelManifest
 from mmsearch.onnx_session import Inputs, OnnxSession
+from mmsearch.types import Preprocess
 
 # How far from 1 the length of what a model calls normalised may be: half-precision weights are well inside.
 _NORM_TOLERANCE = 0.01
@@ -30,6 +33,10 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """Names the embeddings: two encoders with the same fingerprint can share a collection."""
 
+    @property
+    def on_gpu(self) -> bool:
+        """True where it runs on a CUDA device, so that large batches pay; a tower may be read for the answer."""
+
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings of pixels, uint8 (B, 3, height, width)."""
 
@@ -48,14 +55,16 @@ class Encoder(Protocol):
 
 
 class OnnxEncoder:
-    """The encoder of a model directory, on `threads` CPU threads. Each tower is read and checked when it is first used.
+    """The encoder of a model directory, on a CUDA device where `device` ("auto", "cpu", "cuda") asks for one that is
+    there, else on `threads` CPU threads. Each tower is read and checked when it is first used.
 
     Safe to use from several threads.
     """
 
-    def __init__(self, manifest: ModelManifest, *, threads: int, once: bool = False) -> None:
+    def __init__(self, manifest: ModelManifest, *, threads: int, once: bool = False, device: str = "cpu") -> None:
         self._manifest = manifest
         self._threads = threads
+        self._device = device
         self._once = once
         self._sessions: dict[str, OnnxSession] = {}
         self._lock = threading.Lock()
@@ -70,13 +79,22 @@ class OnnxEncoder:
         """The model's fingerprint."""
         return self._manifest.fingerprint
 
+    @property
+    def on_gpu(self) -> bool:
+        """True where it runs on a CUDA device; the image tower is read for the answer where there is one."""
+        return (
+            self._device in ("auto", "cuda")
+            and bool(cuda_devices())
+            and self._session(self._manifest.image_file).on_gpu
+        )
+
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings (B, dim) of pixels, uint8 (B, 3, height, width) of the size in the manifest.
 
         Raises:
             ModelError: the model cannot be loaded or gives something else than embeddings.
         """
-        self._check_pixels(pixels)
+        check_pixels(pixels, self._manifest.preprocess)
         return self._run(self._manifest.image_file, {"pixels": pixels}, {})[0]
 
     def encode_pixels_with_tokens(
@@ -90,7 +108,7 @@ class OnnxEncoder:
         itm = self._manifest.itm
         if itm is None:
             return self.encode_pixels(pixels), None
-        self._check_pixels(pixels)
+        check_pixels(pixels, self._manifest.preprocess)
         file, shape = self._manifest.image_file, (len(pixels), itm.tokens, itm.token_dim)
         embeddings, tokens = self._run(file, {"pixels": pixels}, {"tokens": shape})
         if len(pixels) and tokens.dtype != np.int8:
@@ -103,7 +121,7 @@ class OnnxEncoder:
         Raises:
             ModelError: the model cannot be loaded or gives something else than embeddings.
         """
-        _check_ids(ids, mask)
+        check_ids(ids, mask)
         return self._run(self._manifest.text_file, {"input_ids": ids, "attention_mask": mask}, {})[0]
 
     def encode_tokens_with_states(
@@ -117,7 +135,7 @@ class OnnxEncoder:
         itm = self._manifest.itm
         if itm is None:
             return self.encode_tokens(ids, mask), None
-        _check_ids(ids, mask)
+        check_ids(ids, mask)
         file, shape = self._manifest.text_file, (*ids.shape, itm.state_dim)
         embeddings, found = self._run(file, {"input_ids": ids, "attention_mask": mask}, {"states": shape})
         states = np.ascontiguousarray(found, np.float32)
@@ -133,11 +151,6 @@ class OnnxEncoder:
         """Makes the text tower ready now instead of at the first call that needs it."""
         self._session(self._manifest.text_file)
 
-    def _check_pixels(self, pixels: NDArray[np.uint8]) -> None:
-        size = self._manifest.preprocess
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, size.height, size.width):
-            raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, not uint8 (B, 3, {size.height}, {size.width})")
-
     def _run(self, file: str, inputs: Inputs, more: dict[str, tuple[int, ...]]) -> list[NDArray[Any]]:
         """Embeddings (B, dim), and after them the outputs that `more` names, of the shapes beside the names."""
         rows = len(next(iter(inputs.values())))
@@ -145,24 +158,38 @@ class OnnxEncoder:
             return [np.zeros((0, self.dim), np.float32), *(np.zeros(shape, np.float32) for shape in more.values())]
         session = self._session(file)
         embeddings, *others = session.run({"embedding": (rows, self.dim), **more}, inputs)
-        return [_normalised(np.asarray(embeddings, np.float32), session), *others]
+        return [unit_rows(np.asarray(embeddings, np.float32), session.complaint), *others]
 
     def _session(self, file: str) -> OnnxSession:
         with self._lock:
             if file not in self._sessions:
-                self._sessions[file] = OnnxSession(self._manifest, file, threads=self._threads, once=self._once)
+                self._sessions[file] = OnnxSession(
+                    self._manifest, file, threads=self._threads, once=self._once, device=self._device
+                )
             return self._sessions[file]
 
 
-def _check_ids(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
+def check_pixels(pixels: NDArray[np.uint8], size: Preprocess) -> None:
+    """Returns when `pixels` are what a model of that size takes, or raises ValueError: a caller's mistake."""
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, size.height, size.width):
+        raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, not uint8 (B, 3, {size.height}, {size.width})")
+
+
+def check_ids(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
+    """Returns when both are int64 and of one shape (B, L), or raises ValueError: a caller's mistake."""
     if ids.dtype != np.int64 or mask.dtype != np.int64 or ids.ndim != 2 or ids.shape != mask.shape:
         raise ValueError(f"ids {ids.dtype} {ids.shape} and mask {mask.dtype} {mask.shape} are not int64 (B, L)")
 
 
-def _normalised(embeddings: NDArray[np.float32], session: OnnxSession) -> NDArray[np.float32]:
+def unit_rows(embeddings: NDArray[np.float32], complaint: Callable[[str], Exception]) -> NDArray[np.float32]:
+    """`embeddings` (B, dim) with rows of length 1 to the last bit, C-contiguous; they must nearly be that already.
+
+    Raises:
+        Exception: what `complaint` makes of a sentence, where a row is not finite or has another length.
+    """
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     # Written so that a norm that is not a number fails it too.
     if not np.all(np.abs(norms - 1) <= _NORM_TOLERANCE):
         worst = norms[np.argmax(np.nan_to_num(np.abs(norms - 1), nan=np.inf))].item()
-        raise session.complaint(f"gave an embedding of length {worst:g}, expected 1")
+        raise complaint(f"gave an embedding of length {worst:g}, expected 1")
     return np.ascontiguousarray(embeddings / norms, np.float32)

@@ -9,7 +9,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mmsearch.errors import ModelError
+from mmsearch.model_facts import Direction
+from mmsearch.model_manifest import ModelManifest
+from mmsearch.npy_files import read_npy_rows
+from mmsearch.safe_text import safe_text
+
 _COSINES_IN_MEMORY = 1 << 23  # 32 MB of float32
+_BANK_DTYPE = np.dtype("<f2")
+# float16 keeps the length of a unit vector to about one part in two thousand.
+_BANK_TOLERANCE = 0.01
 
 
 class HubnessBank:
@@ -34,3 +43,23 @@ class HubnessBank:
             nearest = np.partition(cosines, -self._neighbours, axis=1)[:, -self._neighbours :]
             biases[start : start + block] = nearest.mean(axis=1, dtype=np.float64) * self._strength
         return biases
+
+
+def read_bank(manifest: ModelManifest, direction: Direction) -> NDArray[np.float32]:
+    """The bank (M, dim) of `direction`, which the manifest has, each row of length 1.
+
+    Raises:
+        ModelError: the file is not the one that is pinned, or no such bank.
+    """
+    facts = manifest.hubness[direction]
+    try:
+        bank = read_npy_rows(manifest.read(facts.bank), _BANK_DTYPE, manifest.dim).astype(np.float32)
+        lengths = np.linalg.norm(bank, axis=1, keepdims=True)
+        if len(bank) < facts.neighbours:
+            raise ValueError(f"it has {len(bank)} rows, fewer than the {facts.neighbours} neighbours asked for")
+        # Written so that a length that is not a number fails it too.
+        if not np.all(np.abs(lengths - 1) <= _BANK_TOLERANCE):
+            raise ValueError("its rows are not all finite and of length 1")
+    except ValueError as error:
+        raise ModelError(f"model '{safe_text(manifest.name)}': {safe_text(facts.bank)} is no bank: {error}") from error
+    return np.asarray(bank / lengths, np.float32)

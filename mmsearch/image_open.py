@@ -14,6 +14,7 @@ from PIL import Image, ImageFile, features
 from mmsearch.errors import UnreadableFile
 from mmsearch.image_formats import require_format, webp_canvas, without_metadata
 from mmsearch.image_limits import DecodeLimits
+from mmsearch.image_preview import shows_nothing, use_preview
 from mmsearch.image_salvage import one_line, salvage, tail_is_zeros
 from mmsearch.types import Reason
 
@@ -36,7 +37,7 @@ _OPTIONAL = frozenset(("WEBP", "AVIF"))  # Pillow can be built without them
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A loaded picture. `width` and `height` are those of the file's header, before any scaled decode.
+    """A loaded picture. `width` and `height` are its own, whatever was decoded in its place: a fraction, a preview.
 
     `missing` is a mask (mode "1", size of `image`) of the pixels that a damaged file did not give, else None.
     """
@@ -64,7 +65,8 @@ def use_one_thread() -> None:
 def load_picture(data: bytes, limits: DecodeLimits, *, side: int | None = None) -> Picture:
     """Return the first picture in `data`, loaded; a damaged one as far as it goes.
 
-    With `side` a large JPEG is decoded at a fraction of its size, but with both sides at least `side` pixels long.
+    With `side` a large JPEG is decoded at a fraction of its size, and a HEIC may be shown by the preview inside it, but
+    with both sides at least `side` pixels long.
 
     Raises:
         UnreadableFile: `EMPTY`, `UNIDENTIFIED`, `UNSUPPORTED_INSIDE`, `TOO_LARGE` or `TRUNCATED`.
@@ -82,20 +84,31 @@ def load_picture(data: bytes, limits: DecodeLimits, *, side: int | None = None) 
 
 def _load(data: bytes, name: str, limits: DecodeLimits, side: int | None) -> Picture:
     header: tuple[int, int] = (0, 0)
+    scaled = False
 
     def open_again(content: bytes) -> ImageFile.ImageFile:
-        nonlocal header
+        nonlocal header, scaled
         image = _open(content, name, limits)
         header = image.size
-        if side is not None and name == "JPEG":
-            image.draft(None, (side, side))
+        if side is not None:
+            _scale_down(image, name, content, side)
+        scaled = image.size != header
         _check_pixels(image.size, limits.max_pixels)
         return image
 
     image, missing = _load_whole_or_part(data, name, open_again)
-    scaled = name == "JPEG" and image.size != header
+    if name == "HEIF" and scaled and shows_nothing(image):
+        side = None
+        image, missing = _load_whole_or_part(data, name, open_again)
     width, height = header if scaled else image.size  # Pillow turns a TIFF while it loads: its sides may have swapped
     return Picture(name, image, width, height, "ok" if missing is None else "partial", missing)
+
+
+def _scale_down(image: ImageFile.ImageFile, name: str, data: bytes, side: int) -> None:
+    if name == "JPEG":
+        image.draft(None, (side, side))
+    elif name == "HEIF":
+        use_preview(image, data, side)
 
 
 def _load_whole_or_part(

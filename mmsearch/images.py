@@ -167,11 +167,17 @@ def _turn(image: Image.Image, exif_orientation: int) -> Image.Image:
 
 def _fit(image: Image.Image, preprocess: Preprocess, max_ratio: float) -> Pixels:
     # Colours are converted after the resize: a phone's photos are all wide gamut, and that is far fewer pixels.
-    size = (preprocess.width, preprocess.height)
-    box = _centre(image.size, max_ratio) if preprocess.resize == "squash" else _crop(image.size, size)
-    if box != (0.0, 0.0, *map(float, image.size)) or image.size != size:
+    size, whole = (preprocess.width, preprocess.height), (0.0, 0.0, float(image.width), float(image.height))
+    if preprocess.resize == "squash":
+        box = _centre(image.size, max_ratio)
+    elif preprocess.resize == "longest":
+        size, box = _inside(image.size, size), whole
+    else:
+        image, box = _covering(image, preprocess, max_ratio)
+    if box != (0.0, 0.0, float(image.width), float(image.height)) or image.size != size:
         image = image.resize(size, _RESAMPLING[preprocess.interpolation], box=box)
-    return np.ascontiguousarray(np.asarray(to_srgb(image)).transpose(2, 0, 1))
+    pixels = np.asarray(to_srgb(image)).transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels) if preprocess.resize != "longest" else _framed(pixels, preprocess)
 
 
 def _centre(size: tuple[int, int], max_ratio: float) -> Box:
@@ -182,17 +188,41 @@ def _centre(size: tuple[int, int], max_ratio: float) -> Box:
     return (left, top, left + kept_width, top + kept_height)
 
 
-def _crop(size: tuple[int, int], target: tuple[int, int]) -> Box:
-    """Return the box of `size` that shows what scaling until `target` is covered, then cutting its centre, would show.
+def _covering(image: Image.Image, preprocess: Preprocess, max_ratio: float) -> tuple[Image.Image, Box]:
+    """Return `image` scaled until it covers the model's pixels, and the box of it that is their size, in its centre.
 
-    Sides and offsets are rounded as torchvision's Resize and CenterCrop round them; the scaled picture itself, which
-    an extreme shape would make enormous, is never built.
+    Sides and offsets are rounded as torchvision's Resize and CenterCrop round them, and as open_clip rounds them where
+    the pixels are no square. An extreme shape, whose scaled picture would be enormous, stays as it is, and the box
+    shows the same of it.
     """
-    width, height = size
-    if target[0] * height >= target[1] * width:
-        scaled_width, scaled_height = target[0], target[0] * height // width
+    (width, height), target = image.size, (preprocess.width, preprocess.height)
+    if target[0] != target[1]:
+        ratio = min(width / target[0], height / target[1])
+        scaled = (round(width / ratio), round(height / ratio))
+    elif height >= width:
+        scaled = (target[0], target[0] * height // width)
     else:
-        scaled_width, scaled_height = target[1] * width // height, target[1]
-    left, top = round((scaled_width - target[0]) / 2), round((scaled_height - target[1]) / 2)
-    step_x, step_y = width / scaled_width, height / scaled_height
-    return (left * step_x, top * step_y, (left + target[0]) * step_x, (top + target[1]) * step_y)
+        scaled = (target[1] * width // height, target[1])
+    left, top = round((scaled[0] - target[0]) / 2), round((scaled[1] - target[1]) / 2)
+    box = (float(left), float(top), float(left + target[0]), float(top + target[1]))
+    if max(width, height) <= max_ratio * min(width, height):
+        scaled_image = image if scaled == image.size else image.resize(scaled, _RESAMPLING[preprocess.interpolation])
+        return scaled_image, box
+    step_x, step_y = width / scaled[0], height / scaled[1]
+    return image, (box[0] * step_x, box[1] * step_y, box[2] * step_x, box[3] * step_y)
+
+
+def _inside(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest size of the shape `size` inside `target`, rounded as open_clip rounds it."""
+    ratio = max(side / most for side, most in zip(size, target, strict=True))
+    width, height = (min(max(1, round(side / ratio)), most) for side, most in zip(size, target, strict=True))
+    return width, height
+
+
+def _framed(pixels: Pixels, preprocess: Preprocess) -> Pixels:
+    """Return the picture in the middle of the model's pixels; of two unequal margins the right or lower is larger."""
+    framed = np.full((3, preprocess.height, preprocess.width), preprocess.fill, np.uint8)
+    _, height, width = pixels.shape
+    top, left = (preprocess.height - height) // 2, (preprocess.width - width) // 2
+    framed[:, top : top + height, left : left + width] = pixels
+    return framed

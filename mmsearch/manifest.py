@@ -1,7 +1,8 @@
 """`collection.json`: what a collection is made of, and the marker that a directory is one.
 
-It holds the format version, the registered roots, the model whose embeddings are inside, and the next free item id.
-Every change is one atomic replacement of the whole file, made by the holder of the writer lock.
+It holds the format version, the registered roots, the model whose embeddings are inside, the next free item id, and
+which other models have embeddings beside it. Every change is one atomic replacement of the whole file, made by the
+holder of the writer lock.
 """
 
 from __future__ import annotations
@@ -15,8 +16,15 @@ from typing import Any
 from mmsearch.checked_json import dump_checked, load_checked, parse_object
 from mmsearch.durable import DIRECTORY_MODE, LOCK_NAME, WriterLock, is_leftover, make_directory, write_atomic
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismatch, CollectionNotFound, UsageError
+from mmsearch.manifest_models import ModelRef as ModelRef
+from mmsearch.manifest_models import ModelSwitch as ModelSwitch
+from mmsearch.manifest_models import model_from_json, model_to_json, switch_from_json, switch_to_json
+from mmsearch.safe_text import safe_path
 
-FORMAT = 1
+# Format 2 is that of a collection with embeddings of several models, and only while it has them: a version that does
+# not know of the others would leave them beside rows whose content it changes.
+FORMAT = 2
+_FORMAT_OF_ONE_MODEL = 1
 FILE_NAME = "collection.json"
 SNAPSHOTS_DIRECTORY = "snapshots"
 
@@ -35,22 +43,30 @@ class Root:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelRef:
-    """Which model made the embeddings. Two models with the same fingerprint give the same embeddings."""
-
-    name: str
-    fingerprint: str
-    dim: int
-
-
-@dataclass(frozen=True, slots=True)
 class CollectionManifest:
-    """The content of `collection.json`. Ids below `next_id` are in use or lost to a crash, and never given again."""
+    """The content of `collection.json`. Ids below `next_id` are in use or lost to a crash, and never given again.
 
-    format: int = FORMAT
+    Beside the embeddings of `model` there may be those of a `switch` under way, as far as it has come, and of
+    `kept_models`, so that going back to one means only filling in what is new.
+    """
+
     roots: tuple[Root, ...] = ()
     model: ModelRef | None = None
     next_id: int = 1
+    switch: ModelSwitch | None = None
+    kept_models: tuple[ModelRef, ...] = ()
+
+    @property
+    def format(self) -> int:
+        """The lowest format that says all of this."""
+        return _FORMAT_OF_ONE_MODEL if self.switch is None and not self.kept_models else FORMAT
+
+    @property
+    def models(self) -> tuple[ModelRef, ...]:
+        """Every model that has embeddings here."""
+        own = () if self.model is None else (self.model,)
+        coming = () if self.switch is None else (self.switch.to,)
+        return (*own, *coming, *self.kept_models)
 
 
 def create(directory: Path) -> CollectionManifest:
@@ -183,14 +199,16 @@ def require_model(directory: Path, manifest: CollectionManifest, model: ModelRef
     """Return when the collection has no model yet, or has `model`.
 
     Raises:
-        CollectionMismatch: its embeddings came from another model; names both.
+        CollectionMismatch: its embeddings came from another model; names both, and how to change it.
     """
     built_with = manifest.model
     if built_with is None or built_with.fingerprint == model.fingerprint:
         return
+    shown = safe_path(str(directory))
     raise CollectionMismatch(
-        f"{directory}: was built with model {built_with.name!r} (fingerprint {built_with.fingerprint}), not with "
-        f"{model.name!r} (fingerprint {model.fingerprint}); use that model, or index into a new collection with "
+        f"{shown}: was built with model {built_with.name!r} (fingerprint {built_with.fingerprint}), not with "
+        f"{model.name!r} (fingerprint {model.fingerprint}); name no model and its own answers, or give it the other "
+        f"one with `mmsearch index --collection {shown} --model {model.argument}`, or index into a new collection with "
         "`mmsearch index --collection NEW PATH`"
     )
 
@@ -228,22 +246,27 @@ def _refuse_newer(path: Path, body: dict[str, Any]) -> None:
 
 
 def _to_json(manifest: CollectionManifest) -> dict[str, Any]:
-    model = manifest.model
-    return {
+    body: dict[str, Any] = {
         "format": manifest.format,
         "roots": roots_to_json(manifest.roots),
-        "model": None if model is None else {"name": model.name, "fingerprint": model.fingerprint, "dim": model.dim},
+        "model": None if manifest.model is None else model_to_json(manifest.model),
         "next_id": manifest.next_id,
     }
+    if manifest.switch is not None:
+        body["switch"] = switch_to_json(manifest.switch)
+    if manifest.kept_models:
+        body["kept_models"] = [model_to_json(each) for each in manifest.kept_models]
+    return body
 
 
 def _from_json(body: dict[str, Any]) -> CollectionManifest:
-    model = body["model"]
+    model, switch = body["model"], body.get("switch")
     return CollectionManifest(
-        format=int(body["format"]),
         roots=roots_from_json(body["roots"]),
-        model=None if model is None else ModelRef(str(model["name"]), str(model["fingerprint"]), int(model["dim"])),
+        model=None if model is None else model_from_json(model),
         next_id=int(body["next_id"]),
+        switch=None if switch is None else switch_from_json(switch),
+        kept_models=tuple(model_from_json(each) for each in body.get("kept_models", [])),
     )
 
 

@@ -73,9 +73,21 @@ class Fields:
     def number(self, key: str, low: float, high: float) -> float:
         """A number from `low` to `high`."""
         value = self._take(key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        if not _is_number(value, low, high):
             raise self.complaint(key, f"is {_shown(value)}: expected a number from {low} to {high}")
         return float(value)
+
+    def numbers(self, key: str, *, count: int, low: float, high: float) -> tuple[float, ...]:
+        """A list of exactly `count` numbers from `low` to `high`."""
+        value = self._take(key)
+        if not isinstance(value, list) or len(value) != count or not all(_is_number(each, low, high) for each in value):
+            raise self.complaint(key, f"is {_shown(value)}: expected {count} numbers from {low:g} to {high:g}")
+        return tuple(map(float, value))
+
+    def has(self, key: str) -> bool:
+        """Whether the field is there and not yet taken."""
+        self._asked.append(key)
+        return key in self._values
 
     def flag(self, key: str, *, default: bool) -> bool:
         """True or false, `default` where the field is absent."""
@@ -107,6 +119,10 @@ class Fields:
 
 def _is_integer(value: object, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _shown(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,6 @@ from mmsearch.encoder import Encoder, OnnxEncoder
 from mmsearch.errors import ModelError, UsageError
 from mmsearch.model_facts import Direction
 from mmsearch.model_manifest import ModelManifest, load_model_manifest
-from mmsearch.npy_files import read_npy_rows
 from mmsearch.safe_text import safe_text
 from mmsearch.settings import load_settings
 from mmsearch.text import Tokenizer
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
     from mmsearch.hubness import HubnessBank
     from mmsearch.image_input import ImageInput as ImageInput
     from mmsearch.itm import MatchScorer
-
-_BANK_DTYPE = np.dtype("<f2")
-# float16 keeps the length of a unit vector to about one part in two thousand.
-_BANK_TOLERANCE = 0.01
+    from mmsearch.openclip_encoder import OpenClipEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +46,20 @@ class Model:
     item embedded alone and the same item embedded in any batch have a cosine of at least 0.9999.
     """
 
-    def __init__(self, manifest: ModelManifest, *, threads: int, once: bool = False) -> None:
+    def __init__(
+        self,
+        manifest: ModelManifest,
+        *,
+        threads: int,
+        once: bool = False,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
         self._manifest = manifest
         self._threads = threads
         self._once = once
-        self._encoder = OnnxEncoder(manifest, threads=threads, once=once)
+        self._device, self._precision = device, precision
+        self._encoder = self._new_encoder()
         self._tokenizer: Tokenizer | None = None
         self._matcher: MatchScorer | None = None
         self._banks: dict[Direction, HubnessBank] = {}
@@ -71,7 +76,7 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with anything that changes embeddings: weights, preprocessing, tokenizer, pooling, token limit."""
+        """Names the embeddings: changes with weights, preprocessing, tokenizer, pooling, token limit."""
         return self._manifest.fingerprint
 
     @property
@@ -95,7 +100,11 @@ class Model:
         if self._tokenizer is None:
             manifest = self._manifest
             self._tokenizer = Tokenizer(
-                manifest.read(manifest.tokenizer_file), max_tokens=manifest.max_tokens, lowercase=manifest.lowercase
+                manifest.read(manifest.tokenizer_file),
+                max_tokens=manifest.max_tokens,
+                lowercase=manifest.lowercase,
+                clean=manifest.clean,
+                pad=manifest.pad,
             )
         return self._tokenizer
 
@@ -201,11 +210,21 @@ class Model:
         if facts is None:
             return None
         if direction not in self._banks:
-            from mmsearch.hubness import HubnessBank
+            from mmsearch.hubness import HubnessBank, read_bank
 
             bank = read_bank(self._manifest, direction)
             self._banks[direction] = HubnessBank(bank, neighbours=facts.neighbours, strength=facts.strength)
         return self._banks[direction]
+
+    def _new_encoder(self) -> OnnxEncoder | OpenClipEncoder:
+        if self._manifest.runtime == "onnx":
+            return OnnxEncoder(self._manifest, threads=self._threads, once=self._once, device=self._device)
+        from mmsearch.openclip import require_clip_extra
+
+        require_clip_extra()
+        from mmsearch.openclip_encoder import Compute, OpenClipEncoder
+
+        return OpenClipEncoder(self._manifest, Compute(self._threads, self._device, self._precision))
 
     def _pixels(self, images: Sequence[ImageInput], batch_size: int) -> Iterator[NDArray[np.uint8]]:
         """Pixels (B, 3, height, width) of `images`, a batch at a time; complains about the list before the first."""
@@ -229,40 +248,44 @@ class Model:
 
 
 def load_model(
-    name_or_dir: str | os.PathLike[str] = "mini", *, threads: int | None = None, once: bool = False
+    name_or_dir: str | os.PathLike[str] = "mini",
+    *,
+    threads: int | None = None,
+    once: bool = False,
+    device: str | None = None,
+    precision: str | None = None,
 ) -> Model:
-    """The bundled model of that name, or the model in that directory; its weights are read when they are first needed.
+    """The bundled or installed model of that name, or the one in that directory; weights are read when first needed.
 
-    `threads` are CPU threads for one call of the encoder; None takes them from the settings. `once` makes it ready
-    sooner and each call slower: for a process that encodes one query and ends.
+    `threads` are CPU threads for one call of the encoder. `device` ("auto", "cpu", "cuda", "mps") is where it runs,
+    `precision` ("auto", "fp32", "bf16", "fp16") is for open_clip models; ONNX models run as they are, on CUDA or on the
+    CPU; an installed open_clip model runs in its ONNX form on the CPU, if it has one. None takes each from the
+    settings. `once` makes an ONNX model ready sooner and each call slower: for a process with one query, on the CPU.
 
     Raises:
         ModelError: there is no such model, or its manifest cannot be used.
-        UsageError: `threads` is below 1.
+        MissingExtra: it is an open_clip model, and what runs those is not installed.
+        UsageError: `threads` is below 1, or `device` or `precision` is none of these.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}: expected at least 1")
-    return Model(load_model_manifest(name_or_dir), threads=threads or load_settings().thread_count, once=once)
+    chosen = {key: value for key, value in (("device", device), ("precision", precision)) if value is not None}
+    manifest = load_model_manifest(name_or_dir)
+    # A process with one query runs an ONNX model on the CPU, and has read the settings already.
+    if once and threads is not None and manifest.runtime == "onnx":
+        return Model(manifest, threads=threads, once=once)
+    settings = replace(load_settings(), **chosen)  # type: ignore[arg-type]
+    if manifest.runtime == "open_clip":
+        from mmsearch.model_forms import fastest_form
 
-
-def read_bank(manifest: ModelManifest, direction: Direction) -> NDArray[np.float32]:
-    """The bank (M, dim) of `direction`, which the manifest has, each row of length 1.
-
-    Raises:
-        ModelError: the file is not the one that is pinned, or no such bank.
-    """
-    facts = manifest.hubness[direction]
-    try:
-        bank = read_npy_rows(manifest.read(facts.bank), _BANK_DTYPE, manifest.dim).astype(np.float32)
-        lengths = np.linalg.norm(bank, axis=1, keepdims=True)
-        if len(bank) < facts.neighbours:
-            raise ValueError(f"it has {len(bank)} rows, fewer than the {facts.neighbours} neighbours asked for")
-        # Written so that a length that is not a number fails it too.
-        if not np.all(np.abs(lengths - 1) <= _BANK_TOLERANCE):
-            raise ValueError("its rows are not all finite and of length 1")
-    except ValueError as error:
-        raise ModelError(f"model '{safe_text(manifest.name)}': {safe_text(facts.bank)} is no bank: {error}") from error
-    return np.asarray(bank / lengths, np.float32)
+        manifest = fastest_form(manifest, settings, once=once)
+    return Model(
+        manifest,
+        threads=threads or settings.thread_count,
+        once=once,
+        device=settings.device,
+        precision=settings.precision,
+    )
 
 
 def _check_list(items: object, name: str, expected: str) -> None:

@@ -1,18 +1,31 @@
-"""What a model's manifest may say beyond its two towers: a matching head, and banks against hubs."""
+"""The parts of a model's manifest: its files, and what it may say beyond its two towers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from mmsearch.manifest_fields import Fields
+from mmsearch.types import Preprocess
 
 Direction: TypeAlias = Literal["text_to_image", "image_to_text"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 _LARGEST = 1 << 16
+_MAX_FILE_BYTES = 1 << 40
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedFile:
+    """What a file of a model must be: SHA-256 in hex, and its size in bytes."""
+
+    sha256: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,45 @@ class HubnessFacts:
     bank: str
     neighbours: int
     strength: float
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedsAs:
+    """The claim that a model gives the embeddings of another, to a cosine of at least 0.9999: an export in float32.
+
+    `fingerprint` is the other's, under which it then answers the other's collections; `measured` is its own, of the
+    files that were compared. With other files than those the claim is void.
+
+    Like the rest of a manifest it is believed: a model's directory is trusted as the program is. What a false one does:
+    a collection, which refuses other weights by their fingerprint, takes them, finds the wrong things, and mixes their
+    embeddings with its own where it is indexed with them. It runs nothing and reveals nothing. So only an export that
+    was just compared makes a claim, and never one of int8.
+    """
+
+    fingerprint: str
+    measured: str
+
+
+def read_files(fields: Fields) -> dict[str, PinnedFile]:
+    """All of `fields`, the table of files, by bare name."""
+    pinned = {}
+    for name in list(fields.rest()):
+        if Path(name).name != name or name in ("", "..") or "\\" in name or "\0" in name:
+            raise fields.complaint(name, "is not the bare name of a file inside the model's directory")
+        each = fields.table(name)
+        pinned[name] = PinnedFile(each.text("sha256", _SHA256), each.integer("bytes", 0, _MAX_FILE_BYTES))
+        each.end()
+    return pinned
+
+
+def read_embeds_as(fields: Fields) -> EmbedsAs | None:
+    """The field `embeds_as`, None where there is none."""
+    table = fields.optional_table("embeds_as")
+    if table is None:
+        return None
+    claim = EmbedsAs(table.text("fingerprint", _FINGERPRINT), table.text("measured", _FINGERPRINT))
+    table.end()
+    return claim
 
 
 def read_itm(fields: Fields) -> ItmFacts | None:
@@ -81,3 +133,15 @@ def read_hubness(fields: Fields) -> Mapping[Direction, HubnessFacts]:
             entry.end()
     table.end()
     return found
+
+
+def read_preprocess(image: Fields) -> Preprocess:
+    """What the table `image` says of how pictures become pixels."""
+    height, width = image.integers("size", count=2, low=1, high=4096)
+    return Preprocess(
+        height=height,
+        width=width,
+        resize=image.choice("resize", ("squash", "crop", "longest")),  # type: ignore[arg-type]
+        interpolation=image.choice("interpolation", ("bicubic", "bilinear")),  # type: ignore[arg-type]
+        fill=image.integer("fill", 0, 255) if image.has("fill") else 0,
+    )

@@ -1,8 +1,10 @@
 """Finds ONNX tensors whose data lies outside the model file.
 
 Loaders have followed such references out of the model's directory again and again (CVE-2022-25882, CVE-2024-27318,
-CVE-2026-27489 and more), so a model that holds one is refused before any loader sees it. The check walks the protobuf
-itself: it needs neither the `onnx` package nor a copy of the weights, which it steps over.
+CVE-2026-27489 and more), so no loader ever follows one: a model whose weights do not fit into one protobuf message may
+keep them in one file, which is read and checked like the model itself and handed over as bytes; any other reference is
+refused before a loader sees it. The check walks the protobuf itself: it needs neither the `onnx` package nor a copy of
+the weights, which it steps over.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ _CHILDREN: dict[str, dict[int, str]] = {
 }
 _TENSOR_EXTERNAL_DATA = 13
 _TENSOR_DATA_LOCATION = 14
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+# Model -> graph -> tensor: an initializer of the main graph, the only place where bytes can be handed over.
+_INITIALIZER_DEPTH = 2
 
 
 def has_external_data(model: bytes) -> bool:
@@ -32,20 +37,45 @@ def has_external_data(model: bytes) -> bool:
     Raises:
         ValueError: `model` is not a protobuf message.
     """
-    return _any_external(memoryview(model), "Model", 0)
+    return any(True for _ in _locations(memoryview(model), "Model", 0))
 
 
-def _any_external(message: memoryview, kind: str, depth: int) -> bool:
+def external_files(model: bytes) -> frozenset[str]:
+    """The names of the files that tensors of the serialised ONNX `model` name, empty when it holds all of its data.
+
+    "" stands for a tensor that names none, and for one in a place where it cannot be given its data.
+
+    Raises:
+        ValueError: `model` is not a protobuf message.
+    """
+    return frozenset(_locations(memoryview(model), "Model", 0))
+
+
+def _locations(message: memoryview, kind: str, depth: int) -> Iterator[str]:
     if depth > _MAX_DEPTH:
         raise ValueError(f"graphs nested more than {_MAX_DEPTH} deep")
+    if kind == "Tensor":
+        named = list(_tensor_locations(message))
+        yield from named if depth == _INITIALIZER_DEPTH else [""] * bool(named)
+        return
     children = _CHILDREN.get(kind, {})
     for number, value in _fields(message):
-        if kind == "Tensor":
-            if number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value != 0):
-                return True
-        elif number in children and isinstance(value, memoryview) and _any_external(value, children[number], depth + 1):
-            return True
-    return False
+        if number in children and isinstance(value, memoryview):
+            yield from _locations(value, children[number], depth + 1)
+
+
+def _tensor_locations(tensor: memoryview) -> Iterator[str]:
+    """Where `tensor` says that its data lies, "" where it only says that it is elsewhere."""
+    outside, named = False, False
+    for number, value in _fields(tensor):
+        outside |= number == _TENSOR_EXTERNAL_DATA or (number == _TENSOR_DATA_LOCATION and value != 0)
+        if number == _TENSOR_EXTERNAL_DATA and isinstance(value, memoryview):
+            entry = {key: bytes(text) for key, text in _fields(value) if isinstance(text, memoryview)}
+            if entry.get(_ENTRY_KEY) == b"location":
+                named = True
+                yield entry.get(_ENTRY_VALUE, b"").decode("utf-8", "surrogateescape")
+    if outside and not named:
+        yield ""
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Phase = Literal["scan", "index", "publish", "embed", "rerank", "score", "check", "prepare", "train", "export"]
+Phase = Literal[
+    "scan", "index", "publish", "embed", "rerank", "score", "check", "prepare", "train", "export", "download", "tag"
+]
 
 
 @dataclass(frozen=True, slots=True)

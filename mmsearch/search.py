@@ -16,6 +16,7 @@ from mmsearch import manifest as manifests
 from mmsearch.errors import CollectionMismatch, UsageError
 from mmsearch.model import Model, load_model
 from mmsearch.model_facts import Direction
+from mmsearch.model_lookup import find_model, reference
 from mmsearch.root_health import root_trouble
 from mmsearch.safe_text import safe_path, safe_text
 from mmsearch.search_rerank import Match, Ranked, RerankPlan, match_images, match_texts, plan_rerank, rerank
@@ -89,9 +90,16 @@ class SearchResult:
 
 
 def search_collection(
-    directory: Path, query: Query, *, model: str | os.PathLike[str] = "mini", threads: int | None = None
+    directory: Path,
+    query: Query,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    fallback: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
 ) -> SearchResult:
     """The answer to one query from the collection in `directory`, everything opened for it and let go after it.
+
+    `model` None is the one that built the collection, which may turn out to be `fallback` where it is not found.
 
     Raises:
         CollectionNotFound, CollectionDamaged: there is no collection at `directory`, or its files do not fit together.
@@ -103,7 +111,11 @@ def search_collection(
     # The marker is what refuses a newer format and a directory that is somebody else's.
     manifests.read(directory)
     with Snapshot.open(directory, threads=threads) as snapshot:
-        return search(snapshot, load_model(model, threads=threads, once=True), query, started=started)
+        if model is None:
+            asked = find_model(snapshot.head.model, fallback=fallback, threads=threads, once=True)
+        else:
+            asked = load_model(model, threads=threads, once=True)
+        return search(snapshot, asked, query, started=started)
 
 
 def search(snapshot: Snapshot, model: Model, query: Query, *, started: float | None = None) -> SearchResult:
@@ -116,7 +128,7 @@ def search(snapshot: Snapshot, model: Model, query: Query, *, started: float | N
         UnreadableFile, UsageError: the image of the query cannot be used, or reranking was insisted on in vain.
     """
     started = time.perf_counter() if started is None else started
-    _check_model(snapshot, model)
+    require_same_model(snapshot, model)
     plan = _load(model, query)
     loaded = time.perf_counter()
     embedding, match = _encode(model, query, plan, snapshot)
@@ -127,7 +139,7 @@ def search(snapshot: Snapshot, model: Model, query: Query, *, started: float | N
         query.k if plan is None else plan.depth(query.k),
         kind=_KIND[query.to],
         under=under,
-        include_missing=_unhealthy_roots(snapshot),
+        include_missing=unhealthy_roots(snapshot),
     )[0]
     found = time.perf_counter()
     ranked = _ranked(_near_enough(candidates, query.min_similarity), plan, match, snapshot)
@@ -142,7 +154,7 @@ def search(snapshot: Snapshot, model: Model, query: Query, *, started: float | N
         "total": finished - started,
     }
     timing_ms = {name: round(seconds * 1000, 3) for name, seconds in timing.items()}
-    notes = () if candidates or under is None else _notes_on(under, snapshot)
+    notes = () if candidates or under is None else notes_on_place(under, snapshot)
     # A head alone decides nothing where the photos lack the tokens it takes.
     decided = plan is not None and (plan.bank is not None or any(each.match_prob is not None for each in ranked))
     return SearchResult(hits, model.name, timing_ms, notes, reranked=decided)
@@ -168,7 +180,7 @@ def _direction(query: Query) -> Direction | None:
     return "image_to_text" if query.text is None and query.to == "texts" else None
 
 
-def _notes_on(under: bytes, snapshot: Snapshot) -> tuple[str, ...]:
+def notes_on_place(under: bytes, snapshot: Snapshot) -> tuple[str, ...]:
     """Why there is nothing below `under`, where the reason is that it was never indexed."""
     if places_under(snapshot.roots, under):
         return ()
@@ -176,12 +188,14 @@ def _notes_on(under: bytes, snapshot: Snapshot) -> tuple[str, ...]:
     return (f"{safe_path(under)} lies in no indexed folder and holds none; indexed are: {roots or 'none'}",)
 
 
-def _check_model(snapshot: Snapshot, model: Model) -> None:
+def require_same_model(snapshot: Snapshot, model: Model) -> None:
+    """Raises CollectionMismatch when the snapshot was built by another model than `model`."""
     if snapshot.fingerprint != model.fingerprint:
         raise CollectionMismatch(
             f"the collection was built by the model '{safe_text(snapshot.model_name)}' ({snapshot.fingerprint[:12]}),"
-            f" not by '{safe_text(model.name)}' ({model.fingerprint[:12]}): ask with --model for the one that built it,"
-            " or index the files into a new collection: mmsearch index --collection NEW_NAME PATH"
+            f" not by '{safe_text(model.name)}' ({model.fingerprint[:12]}): ask without --model, and the one that built"
+            f" it answers, or give the collection the other one: mmsearch index --model {reference(model).argument}"
+            " (and --collection, as for the query)"
         )
 
 
@@ -222,7 +236,7 @@ def _composed(parts: list[NDArray[np.float32]], text_weight: float) -> NDArray[n
     return total / np.float32(length)
 
 
-def _unhealthy_roots(snapshot: Snapshot) -> set[int]:
+def unhealthy_roots(snapshot: Snapshot) -> set[int]:
     """Ids of the roots that cannot be believed about what is missing, so that their missing items stay visible."""
     return {root.id for root in snapshot.roots if root_trouble(root.path, root.device) is not None}
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -108,16 +108,20 @@ class SegmentInfo:
 class Segment:
     """A mapped segment. Row numbers run from 0 to `info.rows - 1` and ascend with the ids.
 
+    `device` is where searches may run, as `index_device` says; on the CPU, `threads` limits FAISS.
+
     Raises:
         FileNotFoundError: a file is gone (a publisher removed it, or it is lost: only the snapshot can tell).
         CollectionDamaged: a file has another size or shape than it was written with; names it.
         CollectionError: the operating system does not let a file be read.
     """
 
-    def __init__(self, directory: Path, info: SegmentInfo, dim: int, *, threads: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, info: SegmentInfo, dim: int, *, threads: int | None = None, device: str = "cpu"
+    ) -> None:
         self.info = info
+        self.opened_as = (directory, threads, device)
         self._directory = directory / info.name
-        self._threads = threads
         try:
             self._check_sizes()
             self.rows = self._map(ROWS_FILE, ROW_DTYPE, (info.rows,))
@@ -139,22 +143,16 @@ class Segment:
 
     @cached_property
     def index(self) -> VectorIndex:
-        """The index over `vectors`. When its file is gone or damaged, or somebody else could have made it: exact
-        search, right answers in more time.
-        """
-        path = self._directory / INDEX_FILE
-        try:
-            expected = self.info.files.get(INDEX_FILE)
-            if expected is not None:
-                if (reason := distrust(path)) is not None:
-                    _log.warning("%s: is not used, because of %s; searching without it", path, reason)
-                    return ExactIndex(self.vectors)
-                if file_info(path) != expected:
-                    raise ValueError("its sha256 is not the one it was written with")
-            return load_index(path, self.vectors, self.info.index, threads=self._threads)
-        except (OSError, ValueError) as error:
-            _log.warning("%s: cannot be used (%s); searching without it, `mmsearch repair` makes it anew", path, error)
-            return ExactIndex(self.vectors)
+        """The index over `vectors`, where the device lets it run."""
+        _, threads, device = self.opened_as
+        # An index that knew this segment would keep what it has on a device until Python looks for cycles.
+        on_cpu = partial(_stored_index, self._directory / INDEX_FILE, self.vectors, info=self.info, threads=threads)
+        if device == "cpu":
+            return on_cpu()
+        # Imported only here: a process with one query never comes this way.
+        from mmsearch.index_device import open_index
+
+        return open_index(self.vectors, on_cpu, device=device)
 
     @property
     def index_is_lost(self) -> bool:
@@ -266,6 +264,24 @@ class Segment:
 
     def _damaged(self, name: str, what: str) -> CollectionDamaged:
         return CollectionDamaged(f"{self._directory / name}: {what}; run `mmsearch repair`")
+
+
+def _stored_index(path: Path, vectors: Vectors, *, info: SegmentInfo, threads: int | None) -> VectorIndex:
+    """The index in `path` over `vectors` (N, D). When its file is gone or damaged, or somebody else could have made it:
+    exact search, right answers in more time.
+    """
+    try:
+        expected = info.files.get(INDEX_FILE)
+        if expected is not None:
+            if (reason := distrust(path)) is not None:
+                _log.warning("%s: is not used, because of %s; searching without it", path, reason)
+                return ExactIndex(vectors)
+            if file_info(path) != expected:
+                raise ValueError("its sha256 is not the one it was written with")
+        return load_index(path, vectors, info.index, threads=threads)
+    except (OSError, ValueError) as error:
+        _log.warning("%s: cannot be used (%s); searching without it, `mmsearch repair` makes it anew", path, error)
+        return ExactIndex(vectors)
 
 
 def _known(value: int) -> int | None:

@@ -34,8 +34,8 @@ from mmsearch.segment import (
     TokenShape,
 )
 from mmsearch.segment_files import file_info
-from mmsearch.types import Kind
-from mmsearch.vector_index import FaissIndex, build_index
+from mmsearch.types import IndexKind, Kind
+from mmsearch.vector_index import FaissIndex, build_index, choose_kind
 
 # Up to here vectors stay float32: 20 MB at 512 components, and four times quicker to multiply than float16.
 FLOAT32_MAX_ROWS = 10_000
@@ -114,8 +114,9 @@ class SegmentWriter:
             self._write_strings(source.strings[places].tobytes())
             self._append(table, source.vectors[block], None if source.tokens is None else source.tokens[block])
 
-    def finish(self, *, threads: int | None = None) -> SegmentInfo:
-        """Sort, index, hash and sync everything; the segment is complete on the disk when this returns.
+    def finish(self, *, threads: int | None = None, index: IndexKind | None = None) -> SegmentInfo:
+        """Sort, index, hash and sync everything; the segment is complete on the disk when this returns. `index` is the
+        kind of index that a large one gets, None the one for its size.
 
         Raises:
             ValueError: there are no rows, or two rows with one id.
@@ -133,9 +134,9 @@ class SegmentWriter:
         self._save(DIRECTORIES_FILE, directories)
         vectors = self._saved_vectors(order)
         self._save_tokens(order)
-        index = build_index(vectors, threads=threads)
-        if isinstance(index, FaissIndex) and index.info.needs_file:
-            index.save(self._directory / INDEX_FILE)
+        built = build_index(vectors, kind=choose_kind(len(vectors), index), threads=threads)
+        if isinstance(built, FaissIndex) and built.info.needs_file:
+            built.save(self._directory / INDEX_FILE)
             (self._directory / INDEX_FILE).chmod(FILE_MODE)
         return SegmentInfo(
             name=self._name,
@@ -144,7 +145,7 @@ class SegmentWriter:
             missing=int(np.count_nonzero(rows["missing"])),
             directories=len(directories),
             vectors="float32" if vectors.dtype == np.float32 else "float16",
-            index=index.info,
+            index=built.info,
             files={path.name: file_info(path) for path in self._synced_files()},
             tokens=self._shape.tokens,
         )

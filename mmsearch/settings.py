@@ -12,15 +12,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from mmsearch.errors import UsageError
 from mmsearch.safe_text import safe_path, safe_text
+from mmsearch.types import IndexKind
 
 # LanceDB makes a URL of the path, which carries neither of these.
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 MAX_THREADS = 1024
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+INDEXES = ("auto", *get_args(IndexKind))
 
 
 def available_cpus() -> int:
@@ -33,7 +37,9 @@ class Settings:
     """Everything that can be set outside a command line. Keys of `config.toml` are the names of these fields.
 
     `collection` and `model` are names or directories. `threads` is for one encoder, `workers` counts decode
-    processes; 0 means one for each CPU. `decode_timeout` is in seconds, for one file.
+    processes; 0 means one for each CPU. `decode_timeout` is in seconds, for one file. `device` is where models and
+    large searches run: docs/gpu.md says what "auto" makes of it. `precision` is what open_clip models compute in.
+    `index` is the kind of index that large parts of a collection get when it is next written to; "auto" goes by size.
     """
 
     collection: str = "default"
@@ -41,6 +47,9 @@ class Settings:
     threads: int = 0
     workers: int = 0
     decode_timeout: float = 20.0
+    device: str = "auto"
+    precision: str = "auto"
+    index: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("threads", "workers"):
@@ -48,11 +57,19 @@ class Settings:
                 raise UsageError(f"{name} is {getattr(self, name)}: expected 0 (one for each CPU) to {MAX_THREADS}")
         if not 0 < self.decode_timeout <= 86_400:
             raise UsageError(f"decode_timeout is {self.decode_timeout:g}: expected seconds above 0, at most 86400")
+        for name, choices in (("device", DEVICES), ("precision", PRECISIONS), ("index", INDEXES)):
+            if (value := getattr(self, name)) not in choices:
+                raise UsageError(f"{name} is '{safe_text(value)}': expected one of {', '.join(choices)}")
 
     @property
     def thread_count(self) -> int:
         """`threads` with 0 resolved."""
         return self.threads or available_cpus()
+
+    @property
+    def index_kind(self) -> IndexKind | None:
+        """`index` with "auto" resolved: the kind that is asked for, None for the one that suits the size."""
+        return None if self.index == "auto" else cast("IndexKind", self.index)
 
     @property
     def worker_count(self) -> int:

@@ -22,13 +22,13 @@ from mmsearch.segment import Segment, Tokens
 from mmsearch.snapshot_filter import admitted_rows, places_under
 from mmsearch.snapshot_gather import gather_tokens, gather_vectors
 from mmsearch.snapshot_manifest import (
-    SEGMENTS_DIRECTORY,
     SnapshotHead,
     SnapshotManifest,
     manifest_path,
     read_current,
     read_manifest,
 )
+from mmsearch.snapshot_segments import open_segments
 from mmsearch.types import Kind, Status
 
 _OPEN_ATTEMPTS = 20
@@ -68,19 +68,20 @@ class CatalogRow:
 class Snapshot:
     """An open snapshot; use it as a context manager or `close` it. Everything it says stays true while it is open."""
 
-    def __init__(self, directory: Path, manifest: SnapshotManifest, *, threads: int | None = None) -> None:
+    def __init__(self, directory: Path, manifest: SnapshotManifest, segments: tuple[Segment, ...]) -> None:
         self._directory = directory
         self._manifest = manifest
         self._roots = {root.id: root for root in manifest.head.roots}
-        self.segments = tuple(
-            Segment(directory / SEGMENTS_DIRECTORY, info, manifest.head.dim, threads=threads)
-            for info in manifest.segments
-        )
+        self.segments = segments
         self._dead = tuple(manifest.dead_rows(info) for info in manifest.segments)
 
     @classmethod
-    def open(cls, directory: Path, *, threads: int | None = None) -> Self:
-        """The live snapshot of the collection in `directory`. `threads` limits FAISS; None leaves its default.
+    def open(
+        cls, directory: Path, *, threads: int | None = None, device: str = "cpu", previous: Snapshot | None = None
+    ) -> Self:
+        """The live snapshot of the collection in `directory`. `threads` limits FAISS; None leaves its default. `device`
+        is the setting: where large segments may be searched, for a process that asks more than once. Segments that are
+        in `previous` too are shared with it, and what they have in memory or on a device; either may be closed.
 
         Raises:
             CollectionNotFound: nothing has been published there.
@@ -88,10 +89,13 @@ class Snapshot:
             CollectionDamaged: its files are missing or do not fit together.
             CollectionError: the operating system does not let one be read.
         """
+        known = () if previous is None else previous.segments
         for _ in range(_OPEN_ATTEMPTS):
             number = read_current(directory)
             try:
-                return cls(directory, read_manifest(directory, number), threads=threads)
+                manifest = read_manifest(directory, number)
+                segments = open_segments(directory, manifest, threads=threads, device=device, known=known)
+                return cls(directory, manifest, segments)
             except FileNotFoundError as error:
                 if read_current(directory) == number:
                     raise CollectionDamaged(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,14 +13,25 @@ import numpy.typing as npt
 
 from mmsearch.checked_json import dump_checked, load_checked, parse_object
 from mmsearch.durable import write_atomic
-from mmsearch.errors import CollectionDamaged, CollectionMismatch, CollectionNotFound
-from mmsearch.manifest import SNAPSHOTS_DIRECTORY, Root, roots_from_json, roots_to_json, unreadable
+from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismatch, CollectionNotFound
+from mmsearch.manifest import (
+    SNAPSHOTS_DIRECTORY,
+    CollectionManifest,
+    ModelRef,
+    Root,
+    roots_from_json,
+    roots_to_json,
+    unreadable,
+)
 from mmsearch.segment import SEGMENT_FILES, TOKENS_FILE, VECTOR_DTYPES, SegmentInfo, TokenShape
 from mmsearch.segment_files import FileInfo
 from mmsearch.types import Kind
 from mmsearch.vector_index import INDEX_KINDS, IndexInfo
 
-FORMAT = 1
+# 2 came with the matching head's tokens and with indexes of other kinds.
+FORMAT = 2
+# Kinds that are no longer made. Such a segment is searched exactly until the next publication gives it another index.
+_RETIRED_KINDS = frozenset(("rabitq",))
 CURRENT_FILE = "CURRENT"
 SEGMENTS_DIRECTORY = "segments"
 
@@ -33,7 +44,8 @@ _NO_ROWS = np.empty(0, np.int64)
 class SnapshotHead:
     """What a snapshot says of the collection it was made from.
 
-    `counts` and `table_versions` are carried as they are: numbers under names of the publisher's choice.
+    `model_location` is where the model was found, None for a bundled one. `counts` and `table_versions` are carried as
+    they are: numbers under names of the publisher's choice.
     """
 
     fingerprint: str
@@ -42,6 +54,12 @@ class SnapshotHead:
     roots: tuple[Root, ...]
     counts: dict[str, Any] = field(default_factory=dict)
     table_versions: dict[str, int] = field(default_factory=dict)
+    model_location: str | None = None
+
+    @property
+    def model(self) -> ModelRef:
+        """The model whose embeddings it holds."""
+        return ModelRef(self.model_name, self.fingerprint, self.dim, self.model_location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +139,22 @@ def read_manifest(directory: Path, number: int) -> SnapshotManifest:
         raise CollectionDamaged(f"{path}: is damaged ({error}); run `mmsearch repair`") from error
 
 
+def active_model(directory: Path, manifest: CollectionManifest) -> ModelRef | None:
+    """The model whose embeddings answer, None before the first run.
+
+    It is that of `manifest`, unless a run that changed the model was killed after it had published and before it could
+    say so in collection.json.
+    """
+    if manifest.switch is None:
+        return manifest.model
+    try:
+        head = read_manifest(directory, read_current(directory)).head
+    except (CollectionError, FileNotFoundError):
+        return manifest.model
+    coming = manifest.switch.to
+    return coming if head.fingerprint == coming.fingerprint else manifest.model
+
+
 def write_manifest(directory: Path, manifest: SnapshotManifest) -> None:
     """Store `manifest` under its number."""
     write_atomic(manifest_path(directory, manifest.number), dump_checked(_to_json(manifest)))
@@ -134,6 +168,7 @@ def _to_json(manifest: SnapshotManifest) -> dict[str, Any]:
         "fingerprint": head.fingerprint,
         "model": head.model_name,
         "dim": head.dim,
+        **({} if head.model_location is None else {"model_location": head.model_location}),
         "roots": roots_to_json(head.roots),
         "counts": head.counts,
         "table_versions": head.table_versions,
@@ -149,6 +184,7 @@ def _from_json(body: dict[str, Any]) -> SnapshotManifest:
         roots=roots_from_json(body["roots"]),
         counts=dict(body["counts"]),
         table_versions=dict(body["table_versions"]),
+        model_location=None if body.get("model_location") is None else str(body["model_location"]),
     )
     segments = tuple(_segment_from_json(entry) for entry in body["segments"])
     dead = {
@@ -167,7 +203,7 @@ def _segment_to_json(info: SegmentInfo, dead: npt.NDArray[np.int64]) -> dict[str
         "missing": info.missing,
         "directories": info.directories,
         "vectors": info.vectors,
-        "index": {"kind": info.index.kind, "k_factor": info.index.k_factor, "recall": info.index.recall},
+        "index": asdict(info.index),
         "files": {name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in info.files.items()},
         "dead": base64.b64encode(dead.astype("<i4").tobytes()).decode("ascii"),
     }
@@ -180,13 +216,13 @@ def _segment_from_json(entry: dict[str, Any]) -> SegmentInfo:
     # Names become paths below the collection: only those that a publisher gives are believed.
     if not _SEGMENT_NAME.fullmatch(name) or not set(files) <= SEGMENT_FILES:
         raise ValueError(f"segment {name!r} or one of its files has a name that no publisher gives")
-    if kind not in get_args(Kind) or index["kind"] not in INDEX_KINDS or entry["vectors"] not in VECTOR_DTYPES:
+    if kind not in get_args(Kind) or not _is_index_kind(index["kind"]) or entry["vectors"] not in VECTOR_DTYPES:
         raise ValueError(f"segment {name!r}: kind {kind!r}, index {index['kind']!r} or vectors are not known")
     # Snapshots of models without a matching head, and all those made before there was one, do not mention tokens.
     tokens = _token_shape(entry["tokens"]) if "tokens" in entry else None
     if (tokens is not None) != (TOKENS_FILE in files):
         raise ValueError(f"segment {name!r} has tokens, or a file of tokens, but not both")
-    index_info = IndexInfo(index["kind"], int(index["k_factor"]), float(index["recall"]))
+    index_info = _index_info(index)
     return SegmentInfo(
         name=name,
         kind=kind,
@@ -197,6 +233,21 @@ def _segment_from_json(entry: dict[str, Any]) -> SegmentInfo:
         index=index_info,
         files=files,
         tokens=tokens,
+    )
+
+
+def _is_index_kind(name: object) -> bool:
+    return name in INDEX_KINDS or name in _RETIRED_KINDS
+
+
+def _index_info(entry: dict[str, Any]) -> IndexInfo:
+    if entry["kind"] in _RETIRED_KINDS:
+        return IndexInfo("exact")
+    instead_of = entry.get("instead_of")
+    if instead_of is not None and not _is_index_kind(instead_of):
+        raise ValueError(f"index kind {instead_of!r} is not known")
+    return IndexInfo(
+        entry["kind"], int(entry["k_factor"]), float(entry["recall"]), int(entry.get("probes", 0)), instead_of
     )
 
 

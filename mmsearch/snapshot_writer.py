@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mmsearch.durable import fsync_dir, make_directory, remove_leftovers
 from mmsearch.errors import CollectionDamaged, CollectionNotFound
 from mmsearch.manifest import SNAPSHOTS_DIRECTORY
-from mmsearch.segment import Segment, SegmentRow, Tokens
+from mmsearch.segment import INDEX_FILE, Segment, SegmentRow, Tokens
 from mmsearch.segment_writer import SegmentShape, SegmentWriter
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import (
@@ -33,6 +33,8 @@ from mmsearch.snapshot_manifest import (
     write_current,
     write_manifest,
 )
+from mmsearch.types import IndexKind
+from mmsearch.vector_index import choose_kind
 
 Ids = npt.NDArray[np.int64]
 
@@ -65,13 +67,15 @@ class Part:
 class SnapshotWriter:
     """Publishes snapshots of the collection in `directory`, for the holder of the writer lock.
 
-    `threads` limits FAISS while it builds; None leaves its default.
+    `threads` limits FAISS while it builds; None leaves its default. `index` is the kind of index that all large
+    segments are to have, None the one for their size, where those that exist keep what they have.
     """
 
-    def __init__(self, directory: Path, *, threads: int | None = None) -> None:
+    def __init__(self, directory: Path, *, threads: int | None = None, index: IndexKind | None = None) -> None:
         self._directory = directory
         self._segments = directory / SEGMENTS_DIRECTORY
         self._threads = threads
+        self._index = index
 
     def publish(
         self,
@@ -84,8 +88,8 @@ class SnapshotWriter:
         """Make `previous` minus `dead` plus `added` the live snapshot, durably; its number.
 
         `added` are blocks of rows, of any kinds; it is read once, a block at a time. `dead` are ids and revisions; rows
-        of `previous` whose id comes again in `added` are dead too. When nothing changes, nothing is written and the
-        number is that of `previous`.
+        of `previous` whose id comes again in `added` are dead too. When nothing changes and no index is due, nothing is
+        written and the number is that of `previous`.
 
         Raises:
             ValueError: `previous` was made by another model, or an id comes twice in `added`.
@@ -121,7 +125,8 @@ class SnapshotWriter:
         live_number = self._live_number()
         new_segments = self._write_added(number, head.dim, added)
         parts = self._parts(previous, new_segments, dead)
-        if previous is not None and not new_segments and _unchanged(previous, head, parts):
+        due = any(self.index_is_due(part.segment) for part in parts)
+        if previous is not None and not new_segments and not due and _unchanged(previous, head, parts):
             return previous.number
         alike: dict[SegmentShape, list[Part]] = {}
         for part in parts:
@@ -157,7 +162,7 @@ class SnapshotWriter:
                     own = kinds == kind
                     some_tokens = None if tokens is None else tokens[own]
                     writers[shape].append([row for row in rows if row.kind == kind], vectors[own], some_tokens)
-            infos = [writer.finish(threads=self._threads) for writer in writers.values()]
+            infos = [writer.finish(threads=self._threads, index=self._index) for writer in writers.values()]
         return [Segment(self._segments, info, dim) for info in infos]
 
     def _parts(self, previous: Snapshot | None, new: list[Segment], dead: tuple[Ids, Ids] | None) -> list[Part]:
@@ -178,7 +183,7 @@ class SnapshotWriter:
         """`parts` of one shape after merging the small ones and those with many dead rows; empty ones are dropped."""
         parts = [part for part in parts if len(part.live)]
         chosen = choose_merge([len(part.live) for part in parts], [part.segment.info.rows for part in parts])
-        chosen |= {place for place, part in enumerate(parts) if part.segment.index_is_lost}
+        chosen |= {place for place, part in enumerate(parts) if self.index_is_due(part.segment)}
         if not chosen:
             return parts
         with self._writer(number, shape) as writer:
@@ -188,9 +193,20 @@ class SnapshotWriter:
                 if damaged:
                     raise CollectionDamaged(f"{damaged[0]}; run `mmsearch repair`")
                 writer.append_from(parts[place].segment, parts[place].live)
-            info = writer.finish(threads=self._threads)
+            info = writer.finish(threads=self._threads, index=self._index)
         rest = [part for place, part in enumerate(parts) if place not in chosen]
         return [*rest, Part(Segment(self._segments, info, shape.dim), np.arange(info.rows))]
+
+    def index_is_due(self, segment: Segment) -> bool:
+        """Whether the next publication gives `segment` a new index: its own is lost, or of a kind that is not made any
+        more, or is not the one asked for.
+        """
+        info = segment.info
+        unused = INDEX_FILE in info.files and not info.index.needs_file
+        if self._index is None or unused or segment.index_is_lost:
+            return unused or segment.index_is_lost
+        # A kind that fell short of its recall would do so again.
+        return choose_kind(info.rows, self._index) not in (info.index.kind, info.index.instead_of)
 
     def _commit(self, number: int, head: SnapshotHead, parts: list[Part]) -> None:
         dead = {

@@ -5,13 +5,14 @@ Beside the vector of a picture stand its tokens, if the model has a matching hea
 Every write is a commit of one table, and a kill may come between two. A vector never stands beside a row that tells of
 another content: a new item's vector is written before it; an item that gets another vector loses the old one first, is
 written, and then gets the new one. In between it has none, as if its embedding were lost, and is embedded again.
-Nothing is safe from a power cut before `sync`.
+Vectors of other models follow: an item whose content changes loses them before it is written. Nothing is safe from a
+power cut before `sync`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,42 +22,32 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mmsearch.durable import fsync_tree_new
-from mmsearch.errors import CollectionDamaged
 from mmsearch.manifest import ModelRef
+from mmsearch.store_others import OtherVectors
+from mmsearch.store_reader import StoreReader
 from mmsearch.store_rows import (
+    CONTENT_COLUMNS,
     ITEM_SCHEMA,
+    CountKey,
     Item,
     KnownFiles,
-    items_from_arrow,
     items_to_arrow,
-    known_files,
     numbers,
+    same_content,
     texts,
 )
-from mmsearch.store_tables import QUARANTINE_DIRECTORY, StoredTable, filters
-from mmsearch.store_vectors import (
-    TOKENS_FIELD,
-    Tokens,
-    Vectors,
-    table_name,
-    tokens_from_arrow,
-    vector_schema,
-    vectors_from_arrow,
-    vectors_to_arrow,
-)
+from mmsearch.store_tables import QUARANTINE_DIRECTORY, StoredTable
+from mmsearch.store_vectors import TOKENS_FIELD, Ids, Tokens, Vectors, table_name, vector_schema, vectors_to_arrow
 
-__all__ = ["CountKey", "Item", "KnownFiles", "Store"]
+__all__ = ["CountKey", "Item", "KnownFiles", "Store", "Tokens", "Vectors"]
 
 ITEMS_TABLE = "items"
 VECTORS_DIRECTORY = "vectors"
 
-Ids = npt.NDArray[np.int64]
 _NO_TOKENS: Mapping[int, Tokens] = {}
-# kind, status, reason (None unless the status is error), missing
-CountKey = tuple[str, str, str | None, bool]
 
 
-class Store:
+class Store(StoreReader):
     """The tables of one collection, for the holder of the writer lock, or to be read only. A context manager.
 
     `warnings` says what had to be mended when it was opened, in sentences for a person.
@@ -64,18 +55,15 @@ class Store:
 
     def __init__(self, directory: Path, model: ModelRef, *, read_only: bool = False) -> None:
         self._directory = directory
-        self._dim = model.dim
         quarantine = None if read_only else directory / QUARANTINE_DIRECTORY
         vectors_directory = directory / VECTORS_DIRECTORY
-        self._items = StoredTable(directory, ITEMS_TABLE, ITEM_SCHEMA, quarantine=quarantine)
-        self._vectors = StoredTable(
-            vectors_directory,
-            table_name(model.fingerprint),
-            vector_schema(model.dim),
-            quarantine=quarantine,
-            optional=TOKENS_FIELD,
-        )
-        self.warnings = tuple(table.healed for table in (self._items, self._vectors) if table.healed is not None)
+        name, schema = table_name(model.fingerprint), vector_schema(model.dim)
+        items = StoredTable(directory, ITEMS_TABLE, ITEM_SCHEMA, quarantine=quarantine)
+        vectors = StoredTable(vectors_directory, name, schema, quarantine=quarantine, optional=TOKENS_FIELD)
+        super().__init__(items, vectors)
+        self._others = None if quarantine is None else OtherVectors(vectors_directory, name, quarantine=quarantine)
+        healed = [table.healed for table in (self._items, self._vectors) if table.healed is not None]
+        self.warnings = (*healed, *(() if self._others is None else self._others.warnings))
         self._synced: set[tuple[str, int, int]] = set()
         # Time keeps revisions from coming back after a newest version was lost; counting on keeps them growing.
         newest = numbers(self._items.read(["revision"]), "revision").max(initial=0)
@@ -105,10 +93,8 @@ class Store:
         """Let go of the tables."""
         self._items.close()
         self._vectors.close()
-
-    def known_files(self) -> KnownFiles:
-        """All rows, in columns."""
-        return known_files(self._items.read(KnownFiles.COLUMNS), self._vectors.ids())
+        if self._others is not None:
+            self._others.close()
 
     def put(
         self, items: Sequence[Item], vectors: Mapping[int, Vectors], tokens: Mapping[int, Tokens] = _NO_TOKENS
@@ -116,11 +102,11 @@ class Store:
         """Insert or replace `items` by id, with the unit embeddings (dim,) in `vectors`, and `tokens` (T, C), by id.
 
         Items with status error have no vector, and lose the one they had. The others keep theirs when `vectors` has
-        none for them. Tokens come and go with the vector. Each item gets a revision larger than any before. Every call
-        is a few commits: pass hundreds.
+        none for them. Tokens come and go with the vector, and vectors of other models stay with items whose content
+        does. Each item gets a revision larger than any before. Every call is a few commits: pass hundreds.
 
         Raises:
-            ValueError: an id comes twice, a vector belongs to no item that can be found, or an item has none at all;
+            ValueError: an id comes twice, a vector belongs to no item that can be found, or a new item has none;
                 or tokens come without a vector.
             ModelError: a vector is not `dim` finite numbers of length 1, or tokens are not int8 of two dimensions.
             CollectionError: the disk is full or read-only.
@@ -135,16 +121,42 @@ class Store:
         embeddings = vectors_to_arrow(self._vectors.schema, vectors, tokens)
         vector_ids = numbers(embeddings, "id")
         after = np.isin(vector_ids, self._items.ids())
+        rows = items_to_arrow(items, self._next_revision())
+        self._drop_other_vectors(rows)
         self._drop_vectors(vector_ids)
         self._add_vectors(embeddings, ~after)
-        self._items.write(items_to_arrow(items, self._next_revision()))
+        self._items.write(rows)
         self._add_vectors(embeddings, after)
-        self._drop_vectors(np.array([item.id for item in items if not item.found], np.int64))
+        lost = np.array([item.id for item in items if not item.found], np.int64)
+        self._drop_vectors(lost)
+        if self._others:
+            self._others.drop(lost)
+
+    def embed(self, vectors: Mapping[int, Vectors], tokens: Mapping[int, Tokens] = _NO_TOKENS) -> None:
+        """Give items, which stay as they are, the unit embeddings (dim,) in `vectors` and the `tokens` (T, C), by id.
+
+        For items that lack the embedding of the model in use; should one have it, it is replaced.
+
+        Raises:
+            ValueError: there is no item with one of the ids, or tokens come without a vector.
+            ModelError, CollectionError: as `put`.
+        """
+        strangers = np.setdiff1d(np.array(list(vectors), np.int64), self._items.ids())
+        if len(strangers):
+            raise ValueError(f"vector {strangers[0]} belongs to no item")
+        _require_vectors(tokens, vectors)
+        if tokens:
+            self._vectors.require_optional()
+        embeddings = vectors_to_arrow(self._vectors.schema, vectors, tokens)
+        self._drop_vectors(numbers(embeddings, "id"))
+        self._add_vectors(embeddings, np.ones(len(embeddings), np.bool_))
 
     def delete(self, ids: Ids) -> None:
         """Remove the items with `ids` and their vectors; ids without an item are ignored."""
         self._items.delete(np.intersect1d(ids, self._items.ids()))
         self._drop_vectors(ids)
+        if self._others:
+            self._others.drop(ids)
 
     def mark_missing(self, ids: Ids, since: int | None) -> None:
         """Note that the files of `ids` were not seen since the Unix second `since`, or with None that they are back.
@@ -161,79 +173,26 @@ class Store:
             rows = rows.set_column(rows.schema.get_field_index(name), ITEM_SCHEMA.field(name), column)
         self._items.replace(rows)
 
-    def items(self, ids: Ids) -> list[Item]:
-        """The items with `ids`, in that order.
-
-        Raises:
-            KeyError: there is no item with one of the ids.
-        """
-        return list(items_from_arrow(self._items.take(ITEM_SCHEMA.names, ids)))
-
-    def vectors(self, ids: Ids) -> Vectors:
-        """The embeddings (N, dim) of `ids`, in that order, float32, normalised after their rest in float16.
-
-        Raises:
-            KeyError: one of the ids has no vector.
-            CollectionDamaged: a vector is not finite or has lost its length.
-        """
-        column = self._vectors.take(["embedding"], ids).column("embedding")
-        try:
-            return vectors_from_arrow(column, ids)
-        except ValueError as error:
-            raise self._damaged(error) from error
-
-    def tokens(self, ids: Ids) -> list[Tokens | None]:
-        """The tokens (T, C) of each of `ids`, in that order, None for those that have none.
-
-        Raises:
-            KeyError: one of the ids has no vector.
-            CollectionDamaged: tokens are not what was written.
-        """
-        if not self._vectors.has_optional:
-            return [None] * len(ids)
-        column = self._vectors.take([TOKENS_FIELD.name], ids).column(TOKENS_FIELD.name)
-        try:
-            return tokens_from_arrow(column, ids)
-        except ValueError as error:
-            raise self._damaged(error) from error
-
-    def revisions(self, *, found_only: bool = True) -> tuple[Ids, Ids]:
-        """Ids (N,), ascending, and revisions (N,) of the items; with `found_only` of those a snapshot has to hold.
-
-        These have status ok or partial, and an embedding of the model in use.
-        """
-        table = self._items.read(["id", "revision", "status"])
-        ids, revisions = numbers(table, "id"), numbers(table, "revision")
-        if found_only:
-            found = (texts(table, "status") != "error") & np.isin(ids, self._vectors.ids())
-            ids, revisions = ids[found], revisions[found]
-        order = np.argsort(ids, kind="stable")
-        return ids[order], revisions[order]
-
-    def errors(self) -> Iterator[Item]:
-        """The items with status error."""
-        expressions = filters()
-        only_errors = expressions.col("status") == expressions.lit("error")
-        for batch in self._items.batches(ITEM_SCHEMA.names, where=only_errors):
-            yield from items_from_arrow(pa.Table.from_batches([batch]))
-
-    def counts(self) -> dict[CountKey, int]:
-        """How many items there are of each kind, status, reason, and missing or not."""
-        table = self._items.read(["kind", "status", "reason", "missing_since"])
-        columns = [table.column(name) for name in ("kind", "status", "reason")]
-        missing = table.column("missing_since").is_valid()
-        keys = pa.table([*columns, missing], names=["kind", "status", "reason", "missing"])
-        grouped = keys.group_by(keys.column_names).aggregate([([], "count_all")])
-        rows = zip(*(grouped.column(name).to_pylist() for name in grouped.column_names), strict=True)
-        return {(kind, status, reason, missing): count for kind, status, reason, missing, count in rows}
-
     def sweep(self) -> int:
         """How many vectors were removed because no item that can be found has their id: what a killed run leaves."""
         table = self._items.read(["id", "status"])
         found = numbers(table, "id")[texts(table, "status") != "error"]
         stray = np.setdiff1d(self._vectors.ids(), found)
         self._vectors.delete(stray)
-        return len(stray)
+        return len(stray) + (self._others.sweep(found) if self._others else 0)
+
+    def other_models(self) -> tuple[ModelRef, ...]:
+        """The other models that have embeddings here, under their fingerprints: names are not in the tables."""
+        return tuple(self._others.models()) if self._others else ()
+
+    def remove_models_but(self, kept: Collection[ModelRef]) -> None:
+        """Remove the embeddings of all models that are neither in use nor among `kept`.
+
+        Raises:
+            OSError: the operating system does not let some be removed; what is left can be removed later.
+        """
+        if self._others:
+            self._others.remove_all_but({each.fingerprint for each in kept})
 
     def sync(self) -> None:
         """Push to the disk what was written since the last call, and at the first call everything there is.
@@ -243,12 +202,10 @@ class Store:
         Raises:
             OSError: the disk refuses; nothing written since the last call may be called safe.
         """
+        if self._others:
+            self._others.sync()
         for table in (self._vectors, self._items):
             fsync_tree_new(table.path, self._synced)
-
-    def versions(self) -> dict[str, int]:
-        """The version of each table."""
-        return {"items": self._items.version, "vectors": self._vectors.version}
 
     def optimize(self, *, force: bool = False) -> None:
         """Merge small files and drop old versions, where there are many of them; cheap to call when there are not.
@@ -258,6 +215,8 @@ class Store:
         """
         for table in (self._items, self._vectors):
             table.optimize(force=force)
+        if self._others:
+            self._others.optimize(force=force)
 
     def _check_put(
         self, ids: Ids, found: set[int], vectors: Mapping[int, Vectors], tokens: Mapping[int, Tokens]
@@ -267,13 +226,21 @@ class Store:
         strangers = vectors.keys() - found
         if strangers:
             raise ValueError(f"vector {min(strangers)} belongs to no item that can be found")
-        bare = tokens.keys() - vectors.keys()
-        if bare:
-            raise ValueError(f"tokens {min(bare)} come without a vector")
-        expected = np.array(sorted(found - vectors.keys()), np.int64)
-        without = np.setdiff1d(expected, self._vectors.ids())
+        _require_vectors(tokens, vectors)
+        # An item that is known may have lost its vector, or have none of this model yet, and may be moved all the same.
+        without = np.setdiff1d(np.array(sorted(found - vectors.keys()), np.int64), self._items.ids())
         if len(without):
-            raise ValueError(f"item {without[0]} can be found but has no vector, neither new nor stored")
+            raise ValueError(f"item {without[0]} can be found but has no vector, and is not known yet")
+
+    def _drop_other_vectors(self, rows: pa.Table) -> None:
+        """Remove other models' vectors of those of `rows`, about to be written, that have another content now."""
+        if not self._others:
+            return
+        ids = numbers(rows, "id")
+        known = np.isin(ids, self._items.ids())
+        stored = self._items.take(CONTENT_COLUMNS, ids[known])
+        same = same_content(rows.filter(pa.array(known)), stored)
+        self._others.drop(ids[known][~same])
 
     def _add_vectors(self, rows: pa.Table, chosen: npt.NDArray[np.bool_]) -> None:
         if chosen.any():
@@ -285,9 +252,12 @@ class Store:
         if len(stored):
             self._vectors.delete(stored)
 
-    def _damaged(self, error: ValueError) -> CollectionDamaged:
-        return CollectionDamaged(f"{self._vectors.path}: {error}; run `mmsearch repair`")
-
     def _next_revision(self) -> int:
         self._revision += 1
         return self._revision
+
+
+def _require_vectors(tokens: Mapping[int, Tokens], vectors: Mapping[int, Vectors]) -> None:
+    bare = tokens.keys() - vectors.keys()
+    if bare:
+        raise ValueError(f"tokens {min(bare)} come without a vector")

@@ -14,6 +14,10 @@ from mmsearch.types import Kind, Reason, Status
 
 # In numpy columns that cannot hold a null: unknown, or for missing_since "present".
 NONE = -1
+COUNTED_COLUMNS = ("kind", "status", "reason", "missing_since")
+
+# kind, status, reason (None unless the status is error), missing
+CountKey = tuple[str, str, str | None, bool]
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -107,6 +111,12 @@ class KnownFiles:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def live(self) -> npt.NDArray[np.bool_]:
+        """For each row whether a query should find it: it could be read, and its file is not known to be missing."""
+        live: npt.NDArray[np.bool_] = (self.statuses != "error") & (self.missing_since == NONE)
+        return live
+
     def path(self, row: int) -> bytes:
         """Path of one row, relative to its root."""
         path: bytes = self.paths[row].as_py()
@@ -158,6 +168,32 @@ def items_from_arrow(table: pa.Table) -> Iterator[Item]:
         row = dict(zip(names, values, strict=True))
         reason = row.pop("reason")
         yield Item(reason=None if reason is None else Reason(reason), **row)
+
+
+CONTENT_COLUMNS = ("kind", "hash", "text")
+
+
+def same_content(table: pa.Table, other: pa.Table) -> npt.NDArray[np.bool_]:
+    """For each row of two tables of one length, with `CONTENT_COLUMNS`, whether both have the same embedding: that of a
+    picture depends on its bytes, that of a passage on its text.
+    """
+    rows = zip(_contents(table), _contents(other), strict=True)
+    return np.array([one == another and one[1] is not None for one, another in rows], np.bool_)
+
+
+def _contents(table: pa.Table) -> Iterator[tuple[str, bytes | str | None]]:
+    for kind, digest, text in zip(*(table.column(name).to_pylist() for name in CONTENT_COLUMNS), strict=True):
+        yield kind, text if kind == "text" else digest
+
+
+def counted(table: pa.Table) -> dict[CountKey, int]:
+    """How many rows of `table`, with `COUNTED_COLUMNS`, there are of each kind, status, reason, and missing or not."""
+    columns = [table.column(name) for name in COUNTED_COLUMNS[:3]]
+    missing = table.column("missing_since").is_valid()
+    keys = pa.table([*columns, missing], names=["kind", "status", "reason", "missing"])
+    grouped = keys.group_by(keys.column_names).aggregate([([], "count_all")])
+    rows = zip(*(grouped.column(name).to_pylist() for name in grouped.column_names), strict=True)
+    return {(kind, status, reason, is_missing): count for kind, status, reason, is_missing, count in rows}
 
 
 def numbers(table: pa.Table, name: str) -> npt.NDArray[Any]:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmsearch.errors import ModelError
+from mmsearch.model_manifest import Cleaning
 from mmsearch.safe_text import plain_text, safe_text
+from mmsearch.text_clean import cleaner
 
 # No model here sees more than a few hundred tokens, and words are cut to pieces long before they reach this length.
 _CHARACTERS_PER_TOKEN = 256
@@ -18,11 +20,16 @@ _CHARACTERS_PER_TOKEN = 256
 class Tokenizer:
     """The tokenizer in the `tokenizer.json` whose bytes are `data`; sentences are cut after `max_tokens` tokens.
 
+    They are cleaned as `clean` says before that. With `pad` every batch is padded to `max_tokens`, for models that
+    look at their padding.
+
     Raises:
         ModelError: `data` is not such a file.
     """
 
-    def __init__(self, data: bytes, *, max_tokens: int, lowercase: bool = False) -> None:
+    def __init__(
+        self, data: bytes, *, max_tokens: int, lowercase: bool = False, clean: Cleaning = "none", pad: bool = False
+    ) -> None:
         # Its thread pool costs more than it gives for sentences, and warns when a process that used it starts another.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import tokenizers
@@ -32,13 +39,19 @@ class Tokenizer:
         except Exception as error:  # the Rust side raises bare Exception
             raise ModelError(f"the model's tokenizer cannot be read: {safe_text(str(error))}") from error
         padding = self._tokenizer.padding or {}
-        self._tokenizer.enable_padding(pad_id=padding.get("pad_id", 0), pad_token=padding.get("pad_token", "[PAD]"))
+        self._tokenizer.enable_padding(
+            pad_id=padding.get("pad_id", 0),
+            pad_token=padding.get("pad_token", "[PAD]"),
+            length=max_tokens if pad else None,
+        )
         self._tokenizer.enable_truncation(max_tokens)
         self._max_characters = max_tokens * _CHARACTERS_PER_TOKEN
         self._lowercase = lowercase
+        self._clean = cleaner(clean)
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Token ids (B, L) and mask (B, L), 1 for tokens and 0 for padding; L is the longest of the batch.
+        """Token ids (B, L) and mask (B, L), 1 for tokens and 0 for padding; L is the longest of the batch, or the
+        limit for a model that is always padded to it.
 
         Any text will do: empty, very long (the end is not read), or with lone surrogates (read as U+FFFD).
         """
@@ -50,5 +63,5 @@ class Tokenizer:
         return ids, mask
 
     def _readable(self, text: str) -> str:
-        text = plain_text(text[: self._max_characters])
+        text = self._clean(plain_text(text[: self._max_characters]))
         return text.lower() if self._lowercase else text

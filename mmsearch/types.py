@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["image", "text"]
+IndexKind = Literal["exact", "sqfp16", "ivfpq"]
 Status = Literal["ok", "partial", "error"]
 RankedBy = Literal["similarity", "itm"]
 RootTrouble = Literal["gone", "empty", "another device"]
@@ -30,13 +31,15 @@ class Reason(enum.StrEnum):
 class Preprocess:
     """How an upright RGB picture becomes the pixels of one model: uint8 (3, height, width).
 
-    `squash` ignores the aspect ratio; `crop` scales the shorter side and cuts the centre.
+    `squash` ignores the aspect ratio; `crop` scales the shorter side and cuts the centre; `longest` scales the longer
+    side and leaves `fill`, from 0 to 255, in all channels beside the picture.
     """
 
     height: int
     width: int
-    resize: Literal["squash", "crop"] = "squash"
+    resize: Literal["squash", "crop", "longest"] = "squash"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    fill: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,53 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Tag:
+    """One label of a photo. `probability` is its share among all labels that were asked for, which together have 1;
+    `similarity` is the raw cosine behind it, in [-1, 1].
+    """
+
+    label: str
+    probability: float
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoTags:
+    """The likeliest labels of one photo, best first; none where no label is likely enough.
+
+    `path` is absolute, a str with surrogateescape. `id` is the item's in the collection, None for a file read from the
+    disk. `missing` is as in `Hit`. A file that could not be read has no tags, and says why in `skipped`.
+    """
+
+    path: str
+    tags: tuple[Tag, ...]
+    id: int | None = None
+    missing: bool = False
+    skipped: Skipped | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchInfo:
+    """A change of a collection's model: `embedded` of the `items` that a query should find have their embedding by the
+    new `model`. Until it is `done`, the old model answers.
+    """
+
+    model: str
+    fingerprint: str
+    dim: int
+    embedded: int
+    items: int
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class IndexReport:
     """What one run of indexing did. Counts are files; `items` is what the collection holds afterwards (rows that can
     be found).
 
     `failed_before` are files that failed in an earlier run, have not changed since, and were not tried again.
-    `warnings` are sentences for a person (a root that is gone, files that are other than their names say).
+    `warnings` are sentences for a person (a root that is gone, files that are other than their names say). `switch` is
+    there for a run that was to change the model.
     """
 
     indexed: int
@@ -95,6 +139,7 @@ class IndexReport:
     seconds: float
     interrupted: bool = False
     warnings: tuple[str, ...] = ()
+    switch: SwitchInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +151,27 @@ class RootInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexUse:
+    """One part of a collection that is searched by itself: `rows` of one kind, with a vector index of the kind `index`
+    ("exact", ...) stored for them.
+    """
+
+    kind: Kind
+    rows: int
+    index: str
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionInfo:
     """What a collection holds and how it is answered from.
 
     `model`, `fingerprint` and `dim` are None, and `snapshot` is 0, before the first run of indexing. `images`,
     `texts` are rows that can be found, `partial` and `missing` are among them; `failed` counts the files that could
-    not be read, by reason, most first. `index_kinds` names the kinds of vector index in use ("exact", ...).
+    not be read, by reason, most first. `index_kinds` names the kinds of vector index in use ("exact", ...),
+    `indexes` says what each part of the collection has.
     `disk_bytes` is everything under `path`. `matchable` counts the images, missing ones included, that a search can
-    look at again with a matching head.
+    look at again with a matching head. `switch` is a change to another model that is under way, and `kept_models` are
+    the names of those whose embeddings are kept, so that going back to one is quick.
     """
 
     path: str
@@ -132,6 +190,9 @@ class CollectionInfo:
     segments: int
     disk_bytes: int
     matchable: int = 0
+    switch: SwitchInfo | None = None
+    kept_models: tuple[str, ...] = ()
+    indexes: tuple[IndexUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmsearch.cli.main import COMMANDS, run
+from mmsearch.cli.main import COMMANDS, GROUPS, run
 from mmsearch.demo_photos import find_photos
 from mmsearch.errors import MissingExtra
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 CODE_SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*mmsearch(?: ([a-z]+))?(?=\s|$)")
+COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*mmsearch(?: ([a-z]+))?(?: ([a-z]+))?(?=\s|$)")
 SHELLS = {"sh", "bash", "console"}
 
 
@@ -87,10 +87,11 @@ def test_the_library_page_has_examples() -> None:
 
 @pytest.fixture
 def help_options(capsys: pytest.CaptureFixture[str]) -> dict[str, set[str]]:
-    """The options in the help of each command, and under "" those before any command."""
+    """The options in the help of each command (`models pull` is one), and under "" those before any command."""
     options = {}
-    for command in ("", *(command.__name__ for command in COMMANDS)):
-        assert run([command, "--help"] if command else ["--help"]) == 0
+    grouped = [f"{group} {command}" for group, (_, commands) in GROUPS.items() for command in commands]
+    for command in ("", *(command.__name__ for command in COMMANDS), *GROUPS, *grouped):
+        assert run([*command.split(), "--help"]) == 0
         options[command] = set(OPTION.findall(capsys.readouterr().out))
     return options
 
@@ -117,7 +118,8 @@ def test_commands_and_options_are_in_the_help(document: Path, help_options: dict
         if code.startswith("--"):
             assert set(OPTION.findall(code)) <= anywhere, f"{document.name}: no command has {code}"
         elif match := COMMAND.match(code):
-            command = match[1] if match[1] in known else ""
-            assert match[1] is None or match[1] in known, f"{document.name}: no such command: {code}"
+            asked = f"{match[1]} {match[2]}" if match[1] in GROUPS and match[2] else match[1]
+            command = asked if asked in known else ""
+            assert asked is None or asked in known, f"{document.name}: no such command: {code}"
             unknown = set(OPTION.findall(code)) - known[command] - known[""]
             assert not unknown, f"{document.name}: {code}: not in the help: {unknown}"

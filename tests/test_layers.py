@@ -23,11 +23,17 @@ ROWS: tuple[tuple[tuple[str, ...], ...], ...] = (
         (
             "manifest",
             "manifest_fields",
+            "manifest_models",
             "checked_json",
             "npy_files",
             "model_manifest",
             "model_facts",
+            "openclip_config",
+            "openclip_tokenizer",
+            "model_catalog",
+            "model_store",
             "settings",
+            "cuda_devices",
             "durable",
             "safe_text",
             "progress",
@@ -36,16 +42,25 @@ ROWS: tuple[tuple[tuple[str, ...], ...], ...] = (
             "models",
         ),
     ),
-    (("text",), ("images", "image_*", "passages", "passage_*")),
+    (("text", "text_clean"), ("images", "image_*", "passages", "passage_*")),
     (
-        ("vector_index", "exact_search", "index_recall", "faiss_codes"),
-        ("encoder", "model", "onnx_session", "onnx_cache", "onnx_external_data", "itm", "hubness"),
+        (
+            *("vector_index", "exact_search", "index_recall", "faiss_codes"),
+            *("index_device", "refined_index", "faiss_gpu", "torch_index", "device_vectors", "float16_rounding"),
+        ),
+        (
+            *("encoder", "model", "model_lookup", "onnx_session", "onnx_cache", "onnx_external_data", "itm", "hubness"),
+            *("onnx_providers", "model_forms"),
+            *("model_hub", "model_plan", "model_pull", "model_import", "model_listing"),
+            *("openclip_names", "torch_checkpoint"),
+            *("openclip", "openclip_encoder", "openclip_modules", "openclip_weights"),
+        ),
     ),
     (("store", "store_*"), ("snapshot", "snapshot_*", "segment", "segment_*")),
     (("search", "search_*", "rerank"),),
     (("eval", "eval.*"), ("indexer", "indexer.*")),
-    (("training", "training.*"),),
-    (("collection",),),
+    (("training", "training.*"), ("tagging", "tag_*", "prompts", "label_list")),
+    (("collection", "collection_*"),),
     (("demo", "demo_*"),),
     (("eval.bench", "eval.bench.*"),),
     (("cli", "cli.*", "__main__"),),
@@ -60,6 +75,7 @@ LAZY: dict[tuple[str, str], str] = {
 QUERY_PATH = (
     *("search", "search_rerank", "rerank", "itm", "hubness"),
     *("snapshot", "segment", "vector_index", "exact_search", "faiss_codes", "encoder", "model", "text", "images"),
+    *("model_lookup", "model_forms", "index_device", "refined_index", "faiss_gpu"),
 )
 NOT_ON_THE_QUERY_PATH = ("torch", "lancedb", "lance", "mmsearch.store", "mmsearch.indexer", "mmsearch.training")
 
@@ -67,9 +83,24 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "lancedb": ("store", "store_*"),
     "lance": ("store", "store_*"),
     "faiss": ("faiss_codes", "eval.bench.index_kinds"),
-    "torch": ("training.*", "eval.bench.train_step"),
-    "onnxruntime": ("onnx_session", "onnx_cache", "training.*"),
+    "ftfy": ("text_clean",),
+    "open_clip": ("openclip", "openclip_*", "training.*", "eval.bench.small_clip"),
+    "torch": (
+        "openclip_*",
+        "torch_checkpoint",
+        "torch_index",
+        "device_vectors",
+        "training.*",
+        "eval.bench.small_clip",
+        "eval.bench.train_step",
+        "eval.bench.encoder",
+        "eval.bench.gpu_kinds",
+    ),
+    "onnxruntime": ("onnx_session", "onnx_providers", "onnx_cache", "training.*"),
     "onnx": ("training.*", "eval.bench.peer_model"),
+    # Only `mmsearch models pull` goes to a network.
+    "huggingface_hub": ("model_hub",),
+    **dict.fromkeys(("requests", "httpx", "urllib", "http", "ftplib", "aiohttp"), ()),
     "tokenizers": ("text", "training.*"),
     "typer": ("cli.*",),
     "rich": ("cli.*",),
@@ -78,7 +109,8 @@ BANNED_CALLS = ("torch.load", "eval", "exec")
 BANNED_METHODS = (".register_custom_ops_library",)
 BANNED_MODULES = ("pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle")
 # The weights it starts from exist in no other form. Only with `weights_only=True`, from packages pinned to one version.
-PICKLE_READERS = ("training.starting_weights",)
+# A user's checkpoint is converted once, when they say that they trust it.
+PICKLE_READERS = ("training.starting_weights", "torch_checkpoint")
 
 
 @dataclass(frozen=True)

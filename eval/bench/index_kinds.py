@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mmsearch.exact_search import Vectors, best_rows, exact_similarities, unit_float32
-from mmsearch.vector_index import IndexInfo, build_index
+from mmsearch.faiss_codes import ivf_parts
+from mmsearch.vector_index import IndexInfo, VectorIndex, build_index
 
 # By FAISS's names, with numbers that follow from how many vectors of how many numbers there are.
 FAISS_OWN = ("PQ{parts}x4fs", "SQ8", "HNSW32", "IVF{lists},Flat", "IVF{lists},PQ{half}x4fs")
-OURS = ("exact", "sqfp16", "rabitq")
+OURS = ("exact", "sqfp16", "ivfpq")
 
 _BLOCK = 32_768
 _TRAINING_ROWS = 65_536
@@ -31,12 +32,14 @@ Search = Callable[[Queries, int], Rows]
 @dataclass(frozen=True, slots=True)
 class Built:
     """One index at one setting of its dial: a name, how it searches, seconds to build, bytes a vector beside the
-    vectors themselves."""
+    vectors themselves; `own` is the product's index, None for FAISS's own.
+    """
 
     name: str
     search: Search
     build_seconds: float
     bytes_a_vector: float
+    own: VectorIndex | None = None
 
 
 def built_indexes(vectors: Vectors, names: tuple[str, ...], threads: int) -> Iterator[Built]:
@@ -57,15 +60,16 @@ def _ours(name: str, vectors: Vectors, threads: int) -> Built:
     index = build_index(vectors, kind=None if name == "product" else name, threads=threads)  # type: ignore[arg-type]
     seconds = time.perf_counter() - started
     dim = vectors.shape[1]
-    size = {"exact": 0.0, "sqfp16": 2.0 * dim, "rabitq": dim / 8 + 16}[index.kind]
-    dial = f", k_factor {index.info.k_factor}" if index.info != IndexInfo("exact") else ""
+    size = {"exact": 0.0, "sqfp16": 2.0 * dim, "ivfpq": ivf_parts(dim) / 2 + 8}[index.kind]
+    probes = f", {index.info.probes} lists" if index.info.probes else ""
+    dial = f", k_factor {index.info.k_factor}{probes}" if index.info != IndexInfo("exact") else ""
     label = index.kind if name in ("product", index.kind) else f"{name} -> {index.kind}"
-    return Built(f"{label} (ours{dial})", lambda queries, k: index.search(queries, k)[1], seconds, size)
+    return Built(f"{label} (ours{dial})", lambda queries, k: index.search(queries, k)[1], seconds, size, index)
 
 
 def _faiss_own(name: str, vectors: Vectors) -> Iterator[Built]:
     dim = vectors.shape[1]
-    parts = dim // next(each for each in (3, 4, 2, 1) if dim % each == 0)
+    parts = ivf_parts(dim)
     name = name.format(lists=int(4 * len(vectors) ** 0.5), parts=parts, half=parts // 2)
     started = time.perf_counter()
     codes = _faiss().index_factory(dim, name, _faiss().METRIC_INNER_PRODUCT)

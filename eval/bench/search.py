@@ -7,7 +7,6 @@ Pareto front of recall and latency: no other is better in both.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mmsearch.eval.bench.gallery import Grower, real_embeddings
 from mmsearch.eval.bench.index_kinds import FAISS_OWN, OURS, Built, built_indexes
 from mmsearch.eval.bench.request import BenchRequest
 from mmsearch.eval.bench.result import BenchResult, Cell
+from mmsearch.eval.bench.serving_memory import serving_mib
 from mmsearch.eval.bench.timing import Ratio, Sample, alternate, in_process, median_ms, paired_ratio
 from mmsearch.eval.latency import spread
 from mmsearch.exact_search import Vectors, exact_similarities, search_exact
@@ -41,16 +41,26 @@ def run(request: BenchRequest) -> BenchResult:
     queries = real.queries[spread(len(real.queries), QUERIES)]
     names = (*OURS, *FAISS_OWN) if size <= SMALL_ENOUGH_FOR_ALL else ("product", FAISS_OWN[0])
     with request.workplace() as work:
-        vectors = gallery_on_disk(work / f"vectors-{size}.npy", Grower(real.images), size)
+        file = work / f"vectors-{size}.npy"
+        vectors = gallery_on_disk(file, Grower(real.images), size)
         best, _ = search_exact(vectors, queries, K)
         rows, ratios = [], {}
         for built in built_indexes(vectors, names, request.threads or 1):
-            row, ratio = _measured(built, Asked(vectors, queries, best), rounds)
+            row, ratio = _measured(built, Asked(file, vectors, queries, best), rounds)
             rows.append(row)
             ratios[f"{built.name} / numpy over float32 blocks"] = ratio
     return BenchResult(
         name="search",
-        columns=("front", "index", "recall@10", "p50 ms", "p99 ms", "bytes a vector", "anonymous MiB", "build s"),
+        columns=(
+            "front",
+            "index",
+            "recall@10",
+            "p50 ms",
+            "p99 ms",
+            "bytes a vector",
+            "anonymous MiB serving",
+            "build s",
+        ),
         rows=tuple(with_front(rows)),
         ratios=ratios,
         notes=(
@@ -94,8 +104,11 @@ def with_front(rows: list[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What every index is asked: `queries` (Q, D) among `vectors` (N, D); `best` (Q, 10) is how near the best are."""
+    """What every index is asked: `queries` (Q, D) among `vectors` (N, D), which lie in `file`; `best` (Q, 10) is how
+    near the best are.
+    """
 
+    file: Path
     vectors: Vectors
     queries: npt.NDArray[np.float32]
     best: npt.NDArray[np.float32]
@@ -128,7 +141,7 @@ def _measured(built: Built, asked: Asked, rounds: int) -> tuple[tuple[Cell, ...]
         median_ms(timed),
         _p99(timed),
         round(built.bytes_a_vector, 1),
-        round(_anonymous_mib()),
+        "" if built.own is None else round(serving_mib(built.own, asked.file, asked.file.parent)),
         built.build_seconds,
     )
     return row, paired_ratio(turns["index"], turns["plain"])
@@ -136,15 +149,6 @@ def _measured(built: Built, asked: Asked, rounds: int) -> tuple[tuple[Cell, ...]
 
 def _p99(samples: list[Sample]) -> float:
     return float(np.percentile([1000 * sample.wall for sample in samples], 99))
-
-
-def _anonymous_mib() -> float:
-    """Memory of this process that is its own, mapped files apart; 0 where the system does not say."""
-    path = Path(f"/proc/{os.getpid()}/status")
-    if not path.is_file():
-        return 0.0
-    facts = dict(line.split(":", 1) for line in path.read_text(encoding="ascii").splitlines() if ":" in line)
-    return int(facts["RssAnon"].split()[0]) / 1024
 
 
 def _number(cell: Cell) -> float:

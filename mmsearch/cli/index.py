@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption, ModelOption
+from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption, OwnModelOption
 from mmsearch.cli.outcome import INTERRUPTED
-from mmsearch.cli.output import note, path_fields, print_json, print_lines
+from mmsearch.cli.output import note, path_fields, print_json, print_lines, switch_words
 from mmsearch.cli.termination import end_in_good_order
 from mmsearch.errors import PruneRefused, UsageError
 from mmsearch.types import IndexReport
@@ -19,21 +20,40 @@ SOME_SKIPPED = 3
 
 
 def index(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders and files to index.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH]...",
+            help="Folders and files to index. [default: all that were indexed before]",
+            show_default=False,
+        ),
+    ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove what is gone from the disk.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Prune even when very much is gone.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file again, changed or not.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when a file could not be read.")] = False,
+    keep_old: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-old/--drop-old",
+            help="Whether embeddings of other models are kept, so that going back to one is quick."
+            " [default: until another model has taken over]",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
     collection: CollectionOption = None,
-    model: ModelOption = None,
+    model: OwnModelOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Index photos and texts in folders, or what is new there.
 
     Files that have not changed since the last time cost next to nothing. Interrupt it at any time and run it again: it
     goes on where it was. Originals are only ever read.
+
+    With --model and another model than the collection's, everything is embedded anew while the old model goes on
+    answering; the new one takes over when nothing is missing any more.
     """
     if force and not prune:
         raise UsageError("--force is only for --prune: give both or neither")
@@ -45,12 +65,19 @@ def index(
     settings = load_settings()
     directory = resolve_collection(collection or settings.collection)
     with (
-        Collection.open(directory, model=model or settings.model, settings=settings) as opened,
+        Collection.open(directory, settings=settings) as opened,
         progress_bar() as progress,
     ):
         try:
             report = opened.add(
-                paths, prune=prune, force=force, verify=verify, retry_failed=retry_failed, progress=progress
+                paths or None,
+                prune=prune,
+                force=force,
+                verify=verify,
+                retry_failed=retry_failed,
+                model=model,
+                keep_old=keep_old,
+                progress=progress,
             )
             refused = None
         except PruneRefused as error:
@@ -72,6 +99,7 @@ def index(
 
 
 def _as_json(report: IndexReport) -> dict[str, object]:
+    switch = {} if report.switch is None else {"switch": asdict(report.switch)}
     return {
         "indexed": report.indexed,
         "unchanged": report.unchanged,
@@ -83,6 +111,7 @@ def _as_json(report: IndexReport) -> dict[str, object]:
         "items": report.items,
         "skipped": [{**path_fields(each.path), "reason": each.reason.value} for each in report.skipped],
         "seconds": round(report.seconds, 3),
+        **switch,
     }
 
 
@@ -105,4 +134,6 @@ def _summary(report: IndexReport) -> Iterator[str]:
         yield f"  {len(report.skipped):,} could not be read: {listed} (mmsearch info --errors lists them)"
     if report.failed_before:
         yield "  (mmsearch info --errors says what failed before, and why; --retry-failed tries it again)"
+    if report.switch is not None:
+        yield "  " + switch_words(report.switch)
     yield f"  {report.items:,} items can be found"

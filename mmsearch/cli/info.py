@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import platform
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmsearch import __version__
 from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption
-from mmsearch.cli.output import path_fields, print_json, print_lines
+from mmsearch.cli.output import path_fields, print_json, print_lines, switch_words
 from mmsearch.safe_text import safe_path, safe_text
 
 if TYPE_CHECKING:
     from mmsearch.types import CollectionInfo, Skipped
-
-_PACKAGES = ("numpy", "pillow", "pillow-heif", "onnxruntime", "tokenizers", "lancedb", "pyarrow")
-# They all install the same module, and the one installed last has overwritten the others.
-_FAISS_BUILDS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu12", "faiss-gpu-cu11")
 
 
 def info(
@@ -38,35 +34,18 @@ def info(
         about = opened.info()
         failed = list(opened.errors()) if errors else None
     if as_json:
-        print_json(_as_json(about, failed))
+        print_json(_as_json(about, failed, settings.device))
     elif failed is not None:
         print_lines(f"{each.reason.value}\t{safe_path(each.path)}\t{safe_text(each.detail)}" for each in failed)
     else:
-        print_lines(_page(about))
+        print_lines(_page(about, settings.device))
 
 
-def installed_versions() -> dict[str, str]:
-    """Distribution -> version of what this run would use, from the installation's records: nothing is imported."""
-    from importlib import metadata
+def _as_json(about: CollectionInfo, failed: list[Skipped] | None, device: str) -> dict[str, Any]:
+    from mmsearch.cli.installed import faiss_build, installed_versions, onnx_build
+    from mmsearch.cuda_devices import cuda_devices
+    from mmsearch.index_device import planned_place
 
-    versions = {"mmsearch": __version__, "python": platform.python_version()}
-    for name in (*_PACKAGES, *_FAISS_BUILDS):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def faiss_build(versions: dict[str, str]) -> str:
-    """Which faiss is active, in words."""
-    builds = [f"{name} {versions[name]}" for name in _FAISS_BUILDS if name in versions]
-    if len(builds) > 1:
-        return f"unclear: {' and '.join(builds)} overwrite each other; uninstall them and install one"
-    return builds[0] if builds else "none installed"
-
-
-def _as_json(about: CollectionInfo, failed: list[Skipped] | None) -> dict[str, Any]:
     versions = installed_versions()
     value: dict[str, Any] = {
         "collection": {**path_fields(about.path), "format": about.format, "snapshot": about.snapshot},
@@ -74,6 +53,8 @@ def _as_json(about: CollectionInfo, failed: list[Skipped] | None) -> dict[str, A
         "model": None
         if about.model is None
         else {"name": about.model, "fingerprint": about.fingerprint, "dim": about.dim},
+        "switch": None if about.switch is None else asdict(about.switch),
+        "kept_models": list(about.kept_models),
         "roots": [{**path_fields(each.path), "trouble": each.trouble} for each in about.roots],
         "images": about.images,
         "texts": about.texts,
@@ -81,8 +62,17 @@ def _as_json(about: CollectionInfo, failed: list[Skipped] | None) -> dict[str, A
         "missing": about.missing,
         "failed": {reason.value: count for reason, count in about.failed},
         "matchable": about.matchable,
-        "index": {"kinds": list(about.index_kinds), "segments": about.segments},
+        "index": {
+            "kinds": list(about.index_kinds),
+            "segments": about.segments,
+            "parts": [
+                {**asdict(part), "place": planned_place(part.index, part.rows, device=device)} for part in about.indexes
+            ],
+        },
+        "device": device,
+        "devices": [{"name": each.name, "memory_bytes": each.memory} for each in cuda_devices()],
         "faiss": faiss_build(versions),
+        "onnxruntime": onnx_build(versions),
         "versions": versions,
     }
     if failed is not None:
@@ -92,12 +82,21 @@ def _as_json(about: CollectionInfo, failed: list[Skipped] | None) -> dict[str, A
     return value
 
 
-def _page(about: CollectionInfo) -> Iterator[str]:
+def _page(about: CollectionInfo, device: str) -> Iterator[str]:
+    # Here, not above: the help of all commands loads this module, and shall not load numpy.
+    from mmsearch.cli.installed import BUILDS, faiss_build, installed_versions, onnx_build
+    from mmsearch.cuda_devices import cuda_devices
+
     versions = installed_versions()
     snapshot = f"snapshot {about.snapshot}" if about.snapshot else "nothing indexed yet"
     yield _row("Collection", f"{safe_path(about.path)} (format {about.format}, {snapshot}, {_size(about.disk_bytes)})")
     if about.model is not None:
         yield _row("Model", f"{safe_text(about.model)} ({about.dim} dimensions, fingerprint {about.fingerprint})")
+    if about.switch is not None:
+        yield _row("Switch", switch_words(about.switch))
+    if about.kept_models:
+        kept = ", ".join(safe_text(name) for name in about.kept_models)
+        yield _row("Kept", f"embeddings of {kept} (mmsearch index --drop-old removes them)")
     for number, root in enumerate(about.roots):
         yield _row("" if number else "Roots", f"{safe_path(root.path)}{f' ({root.trouble})' if root.trouble else ''}")
     yield _row("Images", f"{about.images:,}")
@@ -109,9 +108,25 @@ def _page(about: CollectionInfo) -> Iterator[str]:
         yield _row("Rerank", _rerank(about))
     if about.index_kinds:
         yield _row("Index", f"{', '.join(about.index_kinds)} ({about.segments:,} segments)")
+    for number, place in enumerate(_places(about, device)):
+        yield _row("" if number else "Search", place)
+    found = ", ".join(safe_text(str(each)) for each in cuda_devices()) or "no CUDA device"
+    yield _row("Devices", f"{found} (device = {device})")
     yield _row("FAISS", faiss_build(versions))
-    named = {name: version for name, version in versions.items() if name not in _FAISS_BUILDS}
+    yield _row("ONNX", onnx_build(versions))
+    named = {name: version for name, version in versions.items() if name not in BUILDS}
     yield _row("Versions", ", ".join(f"{name} {version}" for name, version in named.items()))
+
+
+def _places(about: CollectionInfo, device: str) -> Iterator[str]:
+    """How many rows of what kind a program searches where; one query of the command line is answered on the CPU."""
+    from mmsearch.index_device import planned_place
+
+    rows = Counter[tuple[str, str, str]]()
+    for part in about.indexes:
+        rows[part.kind, part.index, planned_place(part.index, part.rows, device=device)] += part.rows
+    for (kind, index, place), count in sorted(rows.items()):
+        yield f"{count:,} {kind}s: {index}, by {place}"
 
 
 def _rerank(about: CollectionInfo) -> str:

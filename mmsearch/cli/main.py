@@ -17,14 +17,21 @@ from mmsearch.cli.demo import demo
 from mmsearch.cli.eval import eval as measure
 from mmsearch.cli.index import index
 from mmsearch.cli.info import info
+from mmsearch.cli.models import MODELS
 from mmsearch.cli.options import DebugOption
 from mmsearch.cli.outcome import INTERRUPTED, USAGE, exit_code_of, fill_closed_streams
 from mmsearch.cli.output import print_lines
 from mmsearch.cli.query import query
 from mmsearch.cli.repair import repair
+from mmsearch.cli.tag import tag
 from mmsearch.cli.train import train
 
-COMMANDS: tuple[Callable[..., None], ...] = (index, query, measure, train, info, repair, demo)
+COMMANDS: tuple[Callable[..., None], ...] = (index, query, measure, tag, train, info, repair, demo)
+
+# Commands of a command: `mmsearch models list`.
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "models": ("Show, fetch, make and remove models; only `models pull` ever goes to a network.", MODELS)
+}
 
 
 def main() -> NoReturn:
@@ -57,6 +64,12 @@ def _app() -> typer.Typer:
     app.callback(invoke_without_command=True)(_mmsearch)
     for command in COMMANDS:
         app.command()(command)
+    for name, (about, commands) in GROUPS.items():
+        group = typer.Typer(rich_markup_mode=None, help=about)
+        group.callback(invoke_without_command=True)(_help_without_command)
+        for called, command in commands.items():
+            group.command(called)(command)
+        app.add_typer(group, name=name)
     return app
 
 
@@ -74,6 +87,10 @@ def _mmsearch(
     debug: DebugOption = False,
 ) -> None:
     """Find photos by sentence and sentences by photo, offline, on this machine's CPU."""
+    _help_without_command(context)
+
+
+def _help_without_command(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         sys.stderr.write(context.get_help() + "\n")
         raise typer.Exit(USAGE)

@@ -20,7 +20,17 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="NAME|DIR",
-        help="A bundled model's name, or the directory of another model. [env: MMSEARCH_MODEL]",
+        help="A model's name (mmsearch models list), or the directory of another one. [env: MMSEARCH_MODEL]",
+        show_default=False,
+    ),
+]
+OwnModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|DIR",
+        help="A model's name (mmsearch models list), or the directory of another one. [default: the collection's own;"
+        " env for a new collection: MMSEARCH_MODEL]",
         show_default=False,
     ),
 ]

@@ -6,10 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmsearch.errors import MMSearchError
-from mmsearch.safe_text import path_b64, safe_message, safe_path
+from mmsearch.safe_text import path_b64, safe_message, safe_path, safe_text
+
+if TYPE_CHECKING:
+    from mmsearch.types import SwitchInfo
 
 SCHEMA_VERSION = 1
 
@@ -57,3 +60,10 @@ def note(message: str) -> None:
 def path_fields(path: str) -> dict[str, str]:
     """How JSON carries a path: `path` to show, `path_b64` to open."""
     return {"path": safe_path(path), "path_b64": path_b64(path)}
+
+
+def switch_words(switch: SwitchInfo) -> str:
+    """How far a change of a collection's model is, in words."""
+    if switch.done:
+        return f"model {safe_text(switch.model)} answers now"
+    return f"model {safe_text(switch.model)} is to answer: {switch.embedded:,} of {switch.items:,} items embedded"

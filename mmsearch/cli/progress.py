@@ -25,6 +25,8 @@ _TITLES: dict[Phase, str] = {
     "prepare": "Preparing views",
     "train": "Training",
     "export": "Writing the model",
+    "tag": "Tagging",
+    "download": "Downloading",
 }
 
 

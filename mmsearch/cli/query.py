@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption, ModelOption
+from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption, OwnModelOption
 from mmsearch.cli.query_answer import QueryArguments, answer
 
 
@@ -54,7 +54,7 @@ def query(
     ] = False,
     as_json: JsonOption = False,
     collection: CollectionOption = None,
-    model: ModelOption = None,
+    model: OwnModelOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Find pictures or texts by a sentence or a picture.

@@ -63,7 +63,8 @@ def answer(asked: QueryArguments) -> None:
     result = search_collection(
         resolve_collection(asked.collection or settings.collection),
         query,
-        model=asked.model or settings.model,
+        model=asked.model,
+        fallback=settings.model,
         threads=settings.thread_count,
     )
     if asked.as_json:

@@ -30,7 +30,13 @@ def train(
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where the model is written; --model DIR opens it.")],
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="NAME|DIR", help="The model to start from. [default: mini]", show_default=False),
+        typer.Option(
+            "--from",
+            metavar="NAME|DIR",
+            help="The model to start from: bundled, made by training, or an open_clip model, installed or in a"
+            " directory. [default: mini]",
+            show_default=False,
+        ),
     ] = None,
     objective: Annotated[
         str | None,
@@ -63,6 +69,31 @@ def train(
             help="Of the starting weights in the final ones: more forgets less and learns less. [default: 0.65]",
         ),
     ] = None,
+    unlock: Annotated[
+        str | None,
+        typer.Option(
+            "--unlock",
+            metavar="none|image|text|both",
+            help="Towers that learn beside the matching head. [default: text for an open_clip model, both else]",
+            show_default=False,
+        ),
+    ] = None,
+    tower_lr: Annotated[
+        float | None,
+        typer.Option("--tower-lr", help="Peak learning rate of the towers. [default: about an eighth of --lr]"),
+    ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--micro-batch",
+            help="Photos in memory at once: less memory, more time, and every photo of a step is still compared with"
+            " every caption of it. [default: all]",
+        ),
+    ] = None,
+    grad_checkpointing: Annotated[
+        bool,
+        typer.Option("--grad-checkpointing", help="Compute again instead of keeping: less memory, more time."),
+    ] = False,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -91,6 +122,10 @@ def train(
         seed=seed,
         rate=lr,
         remember=remember,
+        unlock=unlock,
+        tower_rate=tower_lr,
+        micro_batch=micro_batch,
+        checkpointing=grad_checkpointing,
         resume=resume,
         threads=load_settings().thread_count,
     )
@@ -117,6 +152,9 @@ def _as_json(report: TrainReport) -> dict[str, Any]:
         "seed": plan.seed,
         "lr": plan.rate,
         "remember": plan.remember,
+        "unlock": plan.unlock,
+        "tower_lr": plan.tower_rate,
+        "micro_batch": plan.micro_batch,
         "before": _recalls(report.before),
         "after": _recalls(report.after),
         "device": report.device,

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mmsearch.errors import ModelError
 from mmsearch.training.dual_encoder import DualConfig, DualEncoder
 from mmsearch.training.fusion import FusionConfig
 from mmsearch.training.towers import EfficientNetLite, ImageTowerConfig, MiniLM, TextTowerConfig
+from mmsearch.training.two_towers import TwoTowers
 
 ARCHITECTURE = "mmsearch.architecture"  # keys of a graph's metadata
 LOGIT_SCALE = "mmsearch.logit_scale"
+OPEN_CLIP = '{"open_clip": true}'  # the shape of an exported open_clip model, which only open_clip can build
 
 Config = TypeVar("Config")
+Model = TypeVar("Model", bound=TwoTowers)
 
 
 def architecture(model: DualEncoder) -> dict[str, Any]:
@@ -50,9 +53,9 @@ def built(described: Mapping[str, Any]) -> DualEncoder:
         ) from error
 
 
-def with_fusion(model: DualEncoder, fusion: FusionConfig | None) -> DualEncoder:
-    """Return `model` with a fresh matching head of that shape, or with none; towers and heads are shared with it."""
-    changed = DualEncoder(model.image_tower, model.text_tower, replace(model.config, fusion=fusion))
+def with_fusion(model: Model, fusion: FusionConfig | None) -> Model:
+    """Return `model` with a fresh matching head of that shape, or with none; towers are shared with it."""
+    changed = model.like(fusion)
     changed.load_state_dict(model.state_dict(), strict=False)
     return changed
 

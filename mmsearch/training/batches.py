@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmsearch.errors import DatasetError
 from mmsearch.training.captions import CaptionedImages
-from mmsearch.training.features import EarlyMaps
+from mmsearch.training.features import Views
 from mmsearch.training.losses import positives, softened, spread
 from mmsearch.training.pooling import drop_positions
 from mmsearch.training.word_pieces import WordPieces
@@ -33,20 +33,28 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A captioned set as training reads it: one early-map cache a view, word pieces, sentence embeddings.
+    """A captioned set as training reads it: one cache a view, word pieces, sentence embeddings.
 
-    `sentences` is float32 (T, D): the starting text tower's mean-pooled embedding of each caption, the teacher's view.
+    `sentences` is float32 (T, D): the starting text tower's mean-pooled embedding of each caption, the teacher's view;
+    None without a teacher.
     """
 
-    views: Sequence[EarlyMaps]
+    views: Sequence[Views]
     pieces: WordPieces
     captions: CaptionedImages
-    sentences: Tensor
+    sentences: Tensor | None
 
 
 def as_map(rows: npt.NDArray[np.float16]) -> Tensor:
     """Return a float32 early map (B, C, h, w) in channels-last memory of cached `rows` (B, h, w, C)."""
     return torch.from_numpy(rows.astype(np.float32)).permute(0, 3, 1, 2)
+
+
+def as_input(rows: Views) -> Tensor:
+    """Return what a model's `look` takes of cached `rows`: uint8 pixels as they are, or an early map."""
+    if rows.dtype == np.uint8:
+        return torch.from_numpy(np.array(rows))  # of its own: a cache is mapped for reading alone
+    return as_map(rows.astype(np.float16, copy=False))
 
 
 class Batches:
@@ -70,7 +78,8 @@ class Batches:
         self.captions_of = np.stack([rows[:fewest] for rows in owned])
         self.text_ids = torch.from_numpy(data.captions.text_ids())
         self.image_text_ids = self.text_ids[torch.from_numpy(self.captions_of)]
-        self.image_sentences = data.sentences[torch.from_numpy(self.captions_of)].mean(1)
+        if data.sentences is not None:
+            self.image_sentences = data.sentences[torch.from_numpy(self.captions_of)].mean(1)
         self.steps = len(owned) // config.images
 
     def epoch(self) -> list[Rows]:
@@ -79,12 +88,12 @@ class Batches:
         return list(order[: self.steps * self.config.images].reshape(self.steps, -1))
 
     def maps(self, images: Rows) -> Tensor:
-        """Return the early maps (B, C, h, w) of one random view of each of `images`."""
+        """Return what the model looks at (early maps, pixels) of one random view of each of `images`."""
         views = self.rng.integers(0, len(self.data.views), len(images))
-        rows = np.empty((len(images), *self.data.views[0].shape[1:]), dtype=np.float16)
+        rows = np.empty((len(images), *self.data.views[0].shape[1:]), dtype=self.data.views[0].dtype)
         for view in np.unique(views):
             rows[views == view] = self.data.views[view][images[views == view]]
-        return as_map(rows)
+        return as_input(rows)
 
     def captions(self, images: Rows) -> tuple[Tensor, Tensor]:
         """Return (caption rows, photo rows) of a few random captions of each of `images`, shortest caption first."""
@@ -108,7 +117,7 @@ class Batches:
         """Return the (I, T) and (T, I) targets of a batch of `images` and caption `rows` with their `matches`."""
         picked = torch.from_numpy(images)
         image_targets, caption_targets = spread(matches), spread(matches.t())
-        if self.config.teacher_share > 0:
+        if self.config.teacher_share > 0 and self.data.sentences is not None:
             logits = self.image_sentences[picked] @ self.data.sentences[rows].t() * self.config.teacher_sharpness
             image_targets = softened(image_targets, logits, self.config.teacher_share)
             caption_targets = softened(caption_targets, logits.t(), self.config.teacher_share)

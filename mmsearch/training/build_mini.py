@@ -21,8 +21,9 @@ from torch.nn import functional
 from mmsearch.errors import MMSearchError
 from mmsearch.model import load_model
 from mmsearch.model_facts import Direction, HubnessFacts
+from mmsearch.text import Tokenizer
 from mmsearch.training.banks import BANK_FILES, bank_rows, write_bank
-from mmsearch.training.batches import Dataset, as_map
+from mmsearch.training.batches import Dataset, as_input
 from mmsearch.training.captions import read_captions
 from mmsearch.training.class_knowledge import (
     NAMES_PACKAGE,
@@ -34,7 +35,7 @@ from mmsearch.training.class_knowledge import (
 )
 from mmsearch.training.dual_encoder import DualConfig, DualEncoder
 from mmsearch.training.export import write_graphs
-from mmsearch.training.features import EarlyMaps, cached_early_maps, early_session, photo_view
+from mmsearch.training.features import Views, cached_early_maps, early_session, photo_view
 from mmsearch.training.fitting import FitConfig, Lines, fit
 from mmsearch.training.onnx_check import check_parity, shipped_recalls
 from mmsearch.training.package import ModelFacts, match_facts, write_manifest
@@ -50,6 +51,7 @@ from mmsearch.training.word_pieces import (
     neutral_tokenizer_json,
     word_pieces,
 )
+from mmsearch.types import Preprocess
 
 logger = logging.getLogger("mmsearch.training.build_mini")
 
@@ -94,7 +96,7 @@ def load_split(config: BuildConfig, tower: EfficientNetLite, text_tower: MiniLM,
     """Return the split named "train" or "val" with its early maps, cached in the work directory."""
     captions = read_captions(config.data / f"{split}.csv")
     session = early_session(tower, IMAGE_SIZE, config.threads)
-    maps: list[EarlyMaps] = []
+    maps: list[Views] = []
     for number in range(views):
         cache = config.work / f"{LITE}-{IMAGE_SIZE[0]}-{split}-{number}.npy"
         view = photo_view(number, config.fit.seed, ViewConfig())
@@ -105,15 +107,13 @@ def load_split(config: BuildConfig, tower: EfficientNetLite, text_tower: MiniLM,
 
 
 @torch.no_grad()
-def class_knowledge(
-    tower: EfficientNetLite, classifier: tuple[torch.Tensor, torch.Tensor], photos: EarlyMaps
-) -> Knowledge:
+def class_knowledge(tower: EfficientNetLite, classifier: tuple[torch.Tensor, torch.Tensor], photos: Views) -> Knowledge:
     """Return what `classifier` (weight (1000, 1280), bias (1000,)) on top of `tower` says of `photos`."""
     weight, bias = classifier
     logits = []
     for start in range(0, len(photos), 250):
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = tower.late(as_map(photos[start : start + 250]))
+            tokens = tower.late(as_input(photos[start : start + 250]))
         logits.append(tokens.float().mean(1) @ weight.t() + bias)
     rows, norms = centred_rows(weight)
     prompts = [prompt.format(name) for prompt in PROMPTS for name in imagenet_class_names()]
@@ -172,7 +172,12 @@ def publish(model: DualEncoder, config: BuildConfig) -> Recalls:
         dataset="flickr8k-val",
         images=len(validation.paths),
         captions=len(validation.captions),
-        recalls=shipped_recalls(out, validation, IMAGE_SIZE),
+        recalls=shipped_recalls(
+            out,
+            validation,
+            preprocess=Preprocess(*IMAGE_SIZE),
+            tokenizer=Tokenizer((out / "tokenizer.json").read_bytes(), max_tokens=MAX_TOKENS),
+        ),
     )
     if model.config.fusion is not None:
         facts = replace(facts, itm=match_facts(model.config.fusion, max_tokens=MAX_TOKENS, weight=MATCH_WEIGHT))

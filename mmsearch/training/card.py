@@ -49,7 +49,8 @@ def card(facts: CardFacts, plan: Plan, data: TrainData, history: History) -> str
         ("epochs", f"{plan.epochs}, kept: the weights after epoch {history.kept.number}"),
         ("photos a step", f"{plan.batch:,}"),
         ("views of a photo", f"{plan.views}"),
-        ("peak learning rate", f"{plan.rate:g} of the heads; the towers in proportion"),
+        ("towers that learned", plan.unlock),
+        ("peak learning rate", f"{plan.rate:g} of the heads; the towers {_tower_rate(plan)}"),
         ("share of the starting weights", f"{plan.remember:g}"),
         ("seed", f"{plan.seed}"),
         ("computed on", facts.device),
@@ -83,6 +84,10 @@ def card(facts: CardFacts, plan: Plan, data: TrainData, history: History) -> str
         "",
     ]
     return "\n".join(lines)
+
+
+def _tower_rate(plan: Plan) -> str:
+    return "in proportion" if plan.tower_rate is None else f"{plan.tower_rate:g}"
 
 
 def _counts(photos: int) -> str:

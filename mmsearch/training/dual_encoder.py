@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,8 @@ from torch.nn import functional
 
 from mmsearch.training.fusion import FusionConfig, MatchHead, TokenProjector
 from mmsearch.training.pooling import Pool, PoolKind
-from mmsearch.training.towers import EfficientNetLite, MiniLM
+from mmsearch.training.towers import EARLY_STAGES, EfficientNetLite, MiniLM
+from mmsearch.training.two_towers import TwoTowers
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,10 @@ class Head(nn.Module):
         return functional.normalize(embedding.float(), dim=-1)
 
 
-class DualEncoder(nn.Module):
+class DualEncoder(TwoTowers):
     """Image and text towers with their heads, embedding into one space."""
+
+    config: DualConfig
 
     def __init__(self, image_tower: EfficientNetLite, text_tower: MiniLM, config: DualConfig) -> None:
         super().__init__()
@@ -101,34 +106,38 @@ class DualEncoder(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(config.start_scale)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0))  # only the sigmoid loss learns it
 
-    @property
-    def logit_scale(self) -> Tensor:
-        """exp of the learned log-temperature, at most `largest_scale`."""
-        return self.log_scale.exp().clamp(max=self.config.largest_scale)
-
     def embed_image_tokens(self, tokens: Tensor) -> Tensor:
         """Return embeddings (B, dim) of spatial tokens (B, N, 1280)."""
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         embedding: Tensor = self.image_head(tokens, mask)
         return embedding
 
-    def match_tokens(self, tower_map: Tensor) -> Tensor:
-        """Return the tokens (B, N, token_dim) that the matching head reads, of the tower's map (B, M, 1280).
+    def look(self, views: Tensor, *, learn: bool) -> tuple[Tensor, Tensor]:
+        """Return embeddings and spatial tokens of early maps (B, C, H/16, W/16)."""
+        with nullcontext() if learn else torch.no_grad():
+            tower_map = self.image_tower.late(views)
+        return self.embed_image_tokens(tower_map), tower_map
 
-        Raises:
-            ValueError: the model has no matching head.
-        """
-        if self.projector is None:
-            raise ValueError("the model has no matching head: give DualConfig a fusion")
-        tokens: Tensor = self.projector(tower_map)
-        return tokens
+    def look_at(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return embeddings and spatial tokens of uint8 `pixels` (B, 3, H, W)."""
+        tower_map = self.image_tower(pixels)
+        return self.embed_image_tokens(tower_map), tower_map
 
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        """Return embeddings (B, dim) of uint8 `pixels` (B, 3, H, W)."""
-        return self.embed_image_tokens(self.image_tower(pixels))
+    def read(self, ids: Tensor, mask: Tensor, *, learn: bool) -> tuple[Tensor, Tensor]:
+        """Return embeddings and token states of int64 word pieces (B, L)."""
+        with nullcontext() if learn else torch.no_grad():
+            states = self.text_tower(ids, mask)
+        embedding: Tensor = self.text_head(states, mask.bool())
+        return embedding, states
 
-    def embed_texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return embeddings (B, dim) of int64 word pieces (B, L)."""
-        states = self.text_tower(input_ids, attention_mask)
-        embedding: Tensor = self.text_head(states, attention_mask.bool())
-        return embedding
+    def unlock(self, *, image: bool, text: bool) -> None:
+        """Let the late half of the image tower learn, and the text tower but for its word table."""
+        self.image_tower.requires_grad_(image)
+        self.image_tower.stem.requires_grad_(False)
+        self.image_tower.stages[:EARLY_STAGES].requires_grad_(False)
+        self.text_tower.requires_grad_(text)
+        self.text_tower.word_embeddings.requires_grad_(False)
+
+    def like(self, fusion: FusionConfig | None) -> Self:
+        """Return the same towers in a new module, whose heads are new too."""
+        return type(self)(self.image_tower, self.text_tower, replace(self.config, fusion=fusion))

@@ -19,10 +19,12 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from torch import Tensor, nn
 
 from mmsearch.errors import ModelError
-from mmsearch.training.architecture import ARCHITECTURE, LOGIT_SCALE, architecture_json
+from mmsearch.training.architecture import ARCHITECTURE, LOGIT_SCALE, OPEN_CLIP, architecture_json
 from mmsearch.training.dual_encoder import DualEncoder
 from mmsearch.training.fusion import TOKEN_STEP, MatchHead, quantised_tokens
+from mmsearch.training.graph_files import write_graph
 from mmsearch.training.tracing import traced
+from mmsearch.training.two_towers import TwoTowers
 
 _SMALLEST_HALVED = 1024  # elements; smaller tensors (biases, norms) stay float32: no gain, and they carry the offsets
 _WORD_TABLE_ROWS = 1000  # a gathered float table with more rows than this is a word table
@@ -38,26 +40,24 @@ class Precision:
 
 
 class _Images(nn.Module):
-    def __init__(self, model: DualEncoder) -> None:
+    def __init__(self, model: TwoTowers) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        tower_map = self.model.image_tower(pixels)
-        embedding = self.model.embed_image_tokens(tower_map)
+        embedding, states = self.model.look_at(pixels)
         if self.model.projector is None:
             return (embedding,)
-        return embedding, quantised_tokens(self.model.match_tokens(tower_map))
+        return embedding, quantised_tokens(self.model.match_tokens(states))
 
 
 class _Texts(nn.Module):
-    def __init__(self, model: DualEncoder) -> None:
+    def __init__(self, model: TwoTowers) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        states = self.model.text_tower(input_ids, attention_mask)
-        embedding: Tensor = self.model.text_head(states, attention_mask.bool())
+        embedding, states = self.model.read(input_ids, attention_mask, learn=True)
         return (embedding,) if self.model.matcher is None else (embedding, states)
 
 
@@ -71,7 +71,7 @@ class _Matches(nn.Module):
         return logit
 
 
-def image_graph(model: DualEncoder, size: tuple[int, int]) -> ModelProto:
+def image_graph(model: TwoTowers, size: tuple[int, int]) -> ModelProto:
     """Return the float32 graph pixels uint8 (B, 3, H, W) -> embedding float32 (B, D).
 
     With a matching head also -> tokens int8 (B, N, C).
@@ -82,13 +82,15 @@ def image_graph(model: DualEncoder, size: tuple[int, int]) -> ModelProto:
     return traced(_Images(model), {"pixels": pixels}, axes, outputs=outputs)
 
 
-def text_graph(model: DualEncoder, max_tokens: int) -> ModelProto:
+def text_graph(model: TwoTowers, max_tokens: int, *, whole: bool = False) -> ModelProto:
     """Return the float32 graph input_ids, attention_mask int64 (B, L <= `max_tokens`) -> embedding float32 (B, D).
 
-    With a matching head also -> states float32 (B, L, C).
+    With a matching head also -> states float32 (B, L, C). With `whole`, L is always `max_tokens`.
     """
-    ids = torch.ones((2, 8), dtype=torch.int64)
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", min=2, max=max_tokens)}
+    ids = torch.ones((2, max_tokens if whole else min(8, max_tokens)), dtype=torch.int64)
+    axes = {0: torch.export.Dim("batch")}
+    if not whole:
+        axes[1] = torch.export.Dim("length", min=2, max=max_tokens)
     names = {"input_ids": ids, "attention_mask": ids.clone()}
     outputs = ("embedding",) if model.matcher is None else ("embedding", "states")
     return traced(_Texts(model), names, dict.fromkeys(names, axes), outputs=outputs)
@@ -200,7 +202,9 @@ EXACT = Precision(half_weights=False, int8_words=False)
 IMAGE_PRECISION, TEXT_PRECISION, MATCH_PRECISION = Precision(), Precision(int8_linears=True), Precision()
 
 
-def graphs_of(model: DualEncoder, size: tuple[int, int], max_tokens: int) -> dict[str, ModelProto]:
+def graphs_of(
+    model: TwoTowers, size: tuple[int, int], max_tokens: int, *, whole: bool = False
+) -> dict[str, ModelProto]:
     """Return the float32 graphs image.onnx, text.onnx and, with a matching head, itm.onnx, by file name.
 
     The first two say in their metadata what shape the model has and what its logit scale was, for further training.
@@ -208,10 +212,12 @@ def graphs_of(model: DualEncoder, size: tuple[int, int], max_tokens: int) -> dic
     Args:
         size: height and width of the pixels, in pixels.
         max_tokens: word pieces that a text may have.
+        whole: texts always have so many, because the tower reads their padding.
     """
     model = model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-    notes = {ARCHITECTURE: architecture_json(model), LOGIT_SCALE: repr(float(model.logit_scale.detach()))}
-    graphs = {"image.onnx": image_graph(model, size), "text.onnx": text_graph(model, max_tokens)}
+    shape = architecture_json(model) if isinstance(model, DualEncoder) else OPEN_CLIP
+    notes = {ARCHITECTURE: shape, LOGIT_SCALE: repr(float(model.logit_scale.detach()))}
+    graphs = {"image.onnx": image_graph(model, size), "text.onnx": text_graph(model, max_tokens, whole=whole)}
     for graph in graphs.values():
         onnx.helper.set_model_props(graph, notes)
     if model.matcher is not None:
@@ -257,6 +263,4 @@ def write_graphs(
 
 def save_graph(graph: ModelProto, path: Path, precision: Precision) -> None:
     """Write `graph` to `path` as `precision` says, after ONNX's own check."""
-    stored = compact(graph, precision)
-    onnx.checker.check_model(stored)
-    path.write_bytes(stored.SerializeToString())
+    write_graph(compact(graph, precision), path)

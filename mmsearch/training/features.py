@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmsearch.durable import fsync_dir, fsync_file
+from mmsearch.images import to_pixels
 from mmsearch.training.captions import Pixels, open_rgb, squash
 from mmsearch.training.towers import EfficientNetLite
 from mmsearch.training.tracing import traced
 from mmsearch.training.views import ViewConfig, random_view
+from mmsearch.types import Preprocess
 
 EarlyMaps = npt.NDArray[np.float16]
+Views = EarlyMaps | npt.NDArray[np.uint8]  # one view of each photo: early maps (N, h, w, C), or pixels (N, 3, H, W)
 _BATCH = 32
 
 
@@ -62,13 +66,14 @@ def photo_view(number: int, seed: int, config: ViewConfig) -> Callable[[int, Ima
     return view
 
 
-def _batches(
-    paths: Sequence[Path], size: tuple[int, int], view: Callable[[int, Image.Image], Image.Image]
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield uint8 batches (B, 3, H, W) of the viewed photos, in order, decoded one batch ahead."""
+def _batches(paths: Sequence[Path], fit: Callable[[int, Image.Image], Pixels]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield uint8 batches (B, 3, H, W) of the photos as `fit` makes pixels of them, in order, decoded one batch ahead.
+
+    `fit` takes a photo's row and the photo.
+    """
 
     def decode(row: int) -> Pixels:
-        return squash(view(row, open_rgb(paths[row])), size)
+        return fit(row, open_rgb(paths[row]))
 
     with ThreadPoolExecutor(2) as pool:
         ahead = []
@@ -88,21 +93,37 @@ def cached_early_maps(
     view: Callable[[int, Image.Image], Image.Image],
 ) -> EarlyMaps:
     """Return the float16 early maps (N, h, w, C) of `paths`, computed into the file `cache` unless it is there."""
+    pixels = _batches(paths, lambda row, image: squash(view(row, image), size))
+    maps = (session.run(None, {"pixels": batch})[0].astype(np.float16) for batch in pixels)
+    found: EarlyMaps = _kept(cache, len(paths), maps)
+    return found
+
+
+def cached_pixels(
+    cache: Path, paths: Sequence[Path], preprocess: Preprocess, view: Callable[[int, Image.Image], Image.Image]
+) -> Pixels:
+    """Return the uint8 pixels (N, 3, H, W) of `paths`, made into the file `cache` unless it is there."""
+    pixels = _batches(paths, lambda row, image: to_pixels(view(row, image), preprocess))
+    found: Pixels = _kept(cache, len(paths), pixels)
+    return found
+
+
+def _kept(cache: Path, count: int, batches: Iterator[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return the `count` rows of `batches`, mapped from the file `cache`; if it is there, no batch is asked for."""
     if not cache.exists():
         unfinished = cache.with_suffix(".part.npy")
-        maps: EarlyMaps | None = None
+        rows: npt.NDArray[Any] | None = None
         done = 0
-        for pixels in _batches(paths, size, view):
-            (batch,) = session.run(None, {"pixels": pixels})
-            if maps is None:
-                shape = (len(paths), *batch.shape[1:])
-                maps = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+        for batch in batches:
+            if rows is None:
+                shape = (count, *batch.shape[1:])
+                rows = np.lib.format.open_memmap(unfinished, mode="w+", dtype=batch.dtype, shape=shape)
                 with unfinished.open("r+b") as file:  # a disk that fills up later would end the process by a signal
                     os.posix_fallocate(file.fileno(), 0, unfinished.stat().st_size)
-            maps[done : done + len(batch)] = batch
+            rows[done : done + len(batch)] = batch
             done += len(batch)
         fsync_file(unfinished)
         unfinished.replace(cache)
         fsync_dir(cache.parent)
-    loaded: EarlyMaps = np.load(cache, mmap_mode="r", allow_pickle=False)
+    loaded: npt.NDArray[Any] = np.load(cache, mmap_mode="r", allow_pickle=False)
     return loaded

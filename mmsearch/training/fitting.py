@@ -6,33 +6,37 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mmsearch.training.batches import BatchConfig, Batches, Dataset, Rows, as_map
+from mmsearch.training.batches import BatchConfig, Batches, Dataset, Rows, as_input
+from mmsearch.training.cached_gradients import CachedGradients
 from mmsearch.training.class_knowledge import Knowledge, knowledge_loss
 from mmsearch.training.dual_encoder import DualEncoder
-from mmsearch.training.features import EarlyMaps
+from mmsearch.training.features import Views
 from mmsearch.training.masked_modelling import MaskedModelling
 from mmsearch.training.objectives import (
     Objectives,
+    Run,
     alignment_loss,
+    at_once,
     contrast_loss,
     masked_losses,
     matching_loss,
     one_caption_each,
     see,
 )
-from mmsearch.training.towers import EARLY_STAGES
+from mmsearch.training.two_towers import TwoTowers
 from mmsearch.training.validation import Recalls, recalls
 from mmsearch.training.weight_average import WeightAverage
 from mmsearch.training.word_pieces import WordPieces
 
 Log = Callable[[str], None]
+Model = TypeVar("Model", bound=TwoTowers)
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,12 @@ class FitConfig:
     average_decay: float = 0.99  # of the average of the weights, a step
     validate_every: int = 4  # epochs
     seed: int = 0
+    micro_batch: int | None = None  # photos, and captions, that go through the towers at once; None for all
     objectives: Objectives = field(default_factory=Objectives)
     batches: BatchConfig = field(default_factory=BatchConfig)
 
 
-def autocast(model: DualEncoder) -> torch.autocast:
+def autocast(model: TwoTowers) -> torch.autocast:
     """Return the context in which `model` computes: bfloat16 where its device is quick at it, float32 elsewhere."""
     device = model.log_scale.device.type
     quick = (
@@ -66,7 +71,7 @@ def autocast(model: DualEncoder) -> torch.autocast:
 
 
 @torch.no_grad()
-def encode_captions(model: DualEncoder, pieces: WordPieces, batch: int = 250) -> npt.NDArray[np.float32]:
+def encode_captions(model: TwoTowers, pieces: WordPieces, batch: int = 250) -> npt.NDArray[np.float32]:
     """Return float32 embeddings (T, D) of all `pieces`, in their order."""
     order, device = torch.argsort(pieces.lengths), model.log_scale.device
     parts = []
@@ -79,49 +84,47 @@ def encode_captions(model: DualEncoder, pieces: WordPieces, batch: int = 250) ->
 
 
 @torch.no_grad()
-def encode_maps(model: DualEncoder, maps: EarlyMaps, batch: int = 128) -> npt.NDArray[np.float32]:
-    """Return float32 embeddings (N, D) of cached early maps."""
+def encode_views(model: TwoTowers, views: Views, batch: int = 128) -> npt.NDArray[np.float32]:
+    """Return float32 embeddings (N, D) of photos as they are cached."""
     parts = []
-    for start in range(0, len(maps), batch):
-        early = as_map(maps[start : start + batch]).to(model.log_scale.device)
+    for start in range(0, len(views), batch):
+        seen = as_input(views[start : start + batch]).to(model.log_scale.device)
         with autocast(model):
-            parts.append(model.embed_image_tokens(model.image_tower.late(early)).cpu())
+            parts.append(model.look(seen, learn=False)[0].cpu())
     embeddings: npt.NDArray[np.float32] = torch.cat(parts).numpy()
     return embeddings
 
 
-def validate(model: DualEncoder, data: Dataset) -> Recalls:
+def validate(model: TwoTowers, data: Dataset) -> Recalls:
     """Return the recalls of `model` on the first view of `data`."""
     model.eval()
-    return recalls(encode_maps(model, data.views[0]), encode_captions(model, data.pieces), data.captions.image_of)
+    return recalls(encode_views(model, data.views[0]), encode_captions(model, data.pieces), data.captions.image_of)
 
 
-def freeze(model: DualEncoder, config: FitConfig) -> None:
-    """Stop gradients where nothing is to be learned: the cached half, the word table, towers with a rate of 0."""
-    tower = model.image_tower
-    tower.requires_grad_(config.image_rate > 0)
-    tower.stem.requires_grad_(False)
-    tower.stages[:EARLY_STAGES].requires_grad_(False)
-    model.text_tower.requires_grad_(config.text_rate > 0)
-    model.text_tower.word_embeddings.requires_grad_(False)
+def freeze(model: TwoTowers, config: FitConfig) -> None:
+    """Stop gradients where nothing is to be learned: in towers with a rate of 0, and what the model itself locks."""
+    model.unlock(image=config.image_rate > 0, text=config.text_rate > 0)
 
 
-def parameter_groups(model: DualEncoder, config: FitConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: TwoTowers, config: FitConfig) -> list[dict[str, Any]]:
     """Return optimizer groups of what `freeze` left learning: heads and towers at their own rates, biases undecayed."""
-    rates = {"image_tower": config.image_rate, "text_tower": config.text_rate}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    rates = {"image": config.image_rate, "text": config.text_rate, None: config.head_rate}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = rates.get(name.split(".")[0], config.head_rate)
+            side = model.side_of(name)
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-    return [{"params": p, "lr": rate, "peak": rate, "weight_decay": d} for (rate, d), p in groups.items()]
+            groups.setdefault((rates[side], decay, side is not None), []).append(parameter)
+    return [
+        {"params": p, "lr": rate, "peak": rate, "weight_decay": d, "tower": tower}
+        for (rate, d, tower), p in groups.items()
+    ]
 
 
 class Loop:
     """One training run: what a step needs, and how far it has come."""
 
-    def __init__(self, model: DualEncoder, train: Dataset, config: FitConfig, knowledge: Knowledge | None) -> None:
+    def __init__(self, model: TwoTowers, train: Dataset, config: FitConfig, knowledge: Knowledge | None) -> None:
         self.model, self.config, self.knowledge = model, config, knowledge
         self.rng = np.random.default_rng(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)  # on the CPU: it draws the same on every device
@@ -133,7 +136,7 @@ class Loop:
             if model.config.fusion is None:
                 raise ValueError("masked objectives need a model with a matching head: give DualConfig a fusion")
             self.masked = MaskedModelling(model.config.fusion).to(model.log_scale.device)
-            groups += [{"params": list(self.masked.parameters()), "lr": 0.0, "peak": config.head_rate}]
+            groups += [{"params": list(self.masked.parameters()), "peak": config.head_rate, "tower": False}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
         self.warm_steps = int(config.warm_epochs * self.batches.steps)
         self.step_number, self.last_step = 0, config.epochs * self.batches.steps
@@ -144,16 +147,16 @@ class Loop:
         """Set every group's rate: a cosine over the run, with a linear rise of half a pass once the group learns."""
         cosine = 0.5 * (1 + math.cos(math.pi * self.step_number / self.last_step))
         for group in self.optimizer.param_groups:
-            start = self.warm_steps if group["peak"] != self.config.head_rate else 0
+            start = self.warm_steps if group["tower"] else 0
             rise = (self.step_number - start + 1) / max(1.0, self.batches.steps / 2)
             group["lr"] = group["peak"] * min(1.0, max(0.0, rise)) * cosine
 
-    def losses(self, images: Rows) -> dict[str, Tensor]:
+    def losses(self, images: Rows, *, run: Run = at_once) -> dict[str, Tensor]:
         """Return the weighted losses of one batch, scalars by name; their sum is what is learned from."""
         model, batches, ask = self.model, self.batches, self.config.objectives
         losses: dict[str, Tensor] = {}
         with autocast(model):
-            seen, rows = see(model, batches, images, towers_learn=self.step_number >= self.warm_steps)
+            seen, rows = see(model, batches, images, towers_learn=self.step_number >= self.warm_steps, run=run)
             targets = batches.targets(images, rows, seen.matches.cpu())
             losses["itc"] = ask.itc * contrast_loss(model, seen, targets, ask.contrast)
             if ask.itm > 0 or ask.masked:
@@ -165,7 +168,7 @@ class Loop:
                 losses["itm"] = ask.itm * matching_loss(model, seen, tokens, picked, self.generator)
             if self.masked is not None:
                 losses["masked"] = masked_losses(model, self.masked, seen, (tokens, picked, self.generator), ask)
-            if self.knowledge is not None:
+            if self.knowledge is not None and isinstance(model, DualEncoder):
                 states, drawing = (seen.tower_map, seen.images), (self.rng, self.generator)
                 losses["classes"] = knowledge_loss(model, self.knowledge, torch.from_numpy(images), states, drawing)
         return losses
@@ -173,9 +176,14 @@ class Loop:
     def step(self, images: Rows) -> dict[str, float]:
         """Learn from one batch; return its losses by name."""
         self.set_rates()
-        losses = self.losses(images)
+        parts: CachedGradients | None = None
+        if self.config.micro_batch is not None:
+            parts = CachedGradients(self.config.micro_batch, lambda: autocast(self.model))
+        losses = self.losses(images, run=at_once if parts is None else parts.run)
         self.optimizer.zero_grad()
         torch.autograd.backward(torch.stack([loss.float() for loss in losses.values()]).sum())
+        if parts is not None:
+            parts.backward()
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(learning, self.config.clip)
         self.optimizer.step()
@@ -218,13 +226,13 @@ class Lines:
 
 
 def fit(
-    model: DualEncoder,
+    model: Model,
     data: tuple[Dataset, Dataset],
     config: FitConfig,
     *,
     watcher: Watcher,
     knowledge: Knowledge | None = None,
-) -> DualEncoder:
+) -> Model:
     """Return the averaged weights after training `model` in place.
 
     Args:
@@ -246,7 +254,7 @@ def fit(
         losses = _pass(loop, watcher)
         measure = loop.epoch % config.validate_every == 0 or loop.epoch == last
         watcher.passed(loop, losses, validate(loop.average.model, data[1]) if measure else None)
-    return loop.average.model
+    return cast(Model, loop.average.model)
 
 
 def _pass(loop: Loop, watcher: Watcher) -> dict[str, float]:

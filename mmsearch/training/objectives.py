@@ -6,8 +6,9 @@ long caption does not pad all the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -18,9 +19,13 @@ from mmsearch.training.batches import Batches, Rows
 from mmsearch.training.dual_encoder import DualEncoder
 from mmsearch.training.losses import hard_negatives, itc_loss, itm_loss, max_hinge_loss, sigmoid_loss
 from mmsearch.training.masked_modelling import MaskedModelling, mask_places, mask_words, mim_loss, mlm_loss
+from mmsearch.training.two_towers import TwoTowers
 
 Contrast: TypeAlias = Literal["infonce", "hinge", "sigmoid"]
 CONTRASTS: tuple[Contrast, ...] = get_args(Contrast)
+
+# Runs one side of a model on a batch: its function, then the tensors whose rows are the batch's.
+Run: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
 
 _TEXT_GROUPS = 4
 
@@ -82,27 +87,33 @@ class Seen:
                 yield where, group, inside[where]
 
 
-def see(model: DualEncoder, batches: Batches, images: Rows, *, towers_learn: bool) -> tuple[Seen, Tensor]:
+def at_once(side: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Run `side` on the whole batch."""
+    return side(*inputs)
+
+
+def see(
+    model: TwoTowers, batches: Batches, images: Rows, *, towers_learn: bool, run: Run = at_once
+) -> tuple[Seen, Tensor]:
     """Return the batch of the photo rows `images` as the towers see it, and the data set rows of its captions."""
     rows, owners = batches.captions(images)
     device = model.log_scale.device
-    with torch.set_grad_enabled(towers_learn):
-        tower_map = model.image_tower.late(batches.maps(images).to(device))
-        groups, first = [], 0
-        for part in rows.chunk(_TEXT_GROUPS):
-            ids, mask = (each.to(device) for each in batches.words(part))
-            groups.append(Group(first, ids, mask.bool(), model.text_tower(ids, mask)))
-            first += len(part)
-    captions = torch.cat([model.text_head(group.states, group.mask) for group in groups])
+    views, words = batches.maps(images), [batches.words(part) for part in rows.chunk(_TEXT_GROUPS)]
+    groups, embedded, first = [], [], 0
+    for ids, mask in ((ids.to(device), mask.to(device)) for ids, mask in words):
+        embedding, states = run(partial(model.read, learn=towers_learn), ids, mask)
+        groups.append(Group(first, ids, mask.bool(), states))
+        embedded.append(embedding)
+        first += len(ids)
+    photos, tower_map = run(partial(model.look, learn=towers_learn), views.to(device))
     picked = torch.from_numpy(images)
     places = torch.empty(int(picked.max()) + 1, dtype=torch.int64)
     places[picked] = torch.arange(len(picked))
     matches = batches.matches(images, rows, owners).to(device)
-    seen = Seen(tower_map, tuple(groups), model.embed_image_tokens(tower_map), captions, matches, places[owners])
-    return seen, rows
+    return Seen(tower_map, tuple(groups), photos, torch.cat(embedded), matches, places[owners]), rows
 
 
-def contrast_loss(model: DualEncoder, seen: Seen, targets: tuple[Tensor, Tensor], kind: Contrast) -> Tensor:
+def contrast_loss(model: TwoTowers, seen: Seen, targets: tuple[Tensor, Tensor], kind: Contrast) -> Tensor:
     """Return the contrastive loss named `kind`, a scalar. `targets` (I, T), (T, I) are for InfoNCE alone."""
     with torch.autocast(seen.images.device.type, enabled=False):  # bfloat16 would move logits by a quarter
         similarities = seen.images.float() @ seen.captions.float().t()
@@ -120,7 +131,7 @@ def one_caption_each(own: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(order[first])
 
 
-def alignment_loss(model: DualEncoder, seen: Seen, tokens: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+def alignment_loss(model: TwoTowers, seen: Seen, tokens: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
     """Return the contrastive loss of the matching head's alignments over all pairs, a scalar; arguments as for ITC."""
     if model.matcher is None:
         raise ValueError("the model has no matching head: give DualConfig a fusion")
@@ -129,7 +140,7 @@ def alignment_loss(model: DualEncoder, seen: Seen, tokens: Tensor, targets: tupl
     return itc_loss(scale * torch.cat(parts, dim=1), *(each.to(tokens.device) for each in targets))
 
 
-def matching_loss(model: DualEncoder, seen: Seen, tokens: Tensor, picked: Tensor, generator: torch.Generator) -> Tensor:
+def matching_loss(model: TwoTowers, seen: Seen, tokens: Tensor, picked: Tensor, generator: torch.Generator) -> Tensor:
     """Return the ITM loss over three pairs a photo, a scalar: its caption, a wrong photo for it, a wrong caption.
 
     Wrong ones are drawn from the similarities that ITC learns (hard negatives). `tokens` (I, N, C) are the photos'
@@ -156,7 +167,7 @@ def matching_loss(model: DualEncoder, seen: Seen, tokens: Tensor, picked: Tensor
 
 
 def masked_losses(
-    model: DualEncoder,
+    model: TwoTowers,
     heads: MaskedModelling,
     seen: Seen,
     chosen: tuple[Tensor, Tensor, torch.Generator],
@@ -169,6 +180,8 @@ def masked_losses(
     tokens, picked, generator = chosen
     if model.matcher is None:
         raise ValueError("the model has no matching head: give DualConfig a fusion")
+    if not isinstance(model, DualEncoder):
+        raise ValueError("words can be masked for mini's kind of text tower alone")
     table = model.text_tower.word_embeddings.weight
     total, share = torch.zeros((), device=tokens.device), 1.0 / len(picked)
     for where, group, inside in seen.by_group(picked.to(tokens.device)):

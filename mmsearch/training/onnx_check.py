@@ -10,13 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmsearch.errors import ModelError
-from mmsearch.training.captions import CaptionedImages, open_rgb, squash
-from mmsearch.training.dual_encoder import DualEncoder
+from mmsearch.images import to_pixels
+from mmsearch.text import Tokenizer
+from mmsearch.training.captions import CaptionedImages, open_rgb
+from mmsearch.training.two_towers import TwoTowers
 from mmsearch.training.validation import Recalls, recalls
-from mmsearch.training.word_pieces import load_tokenizer, word_pieces
+from mmsearch.training.word_pieces import WordPieces
+from mmsearch.types import Preprocess
 
 Floats = npt.NDArray[np.float32]
 MATCH_FILE = "itm.onnx"
@@ -30,29 +33,28 @@ def session(path: Path, threads: int = 0) -> ort.InferenceSession:
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def encode_photos(images: ort.InferenceSession, paths: Sequence[Path], size: tuple[int, int]) -> Floats:
+def encode_photos(images: ort.InferenceSession, paths: Sequence[Path], preprocess: Preprocess) -> Floats:
     """Return float32 embeddings (N, D) of the photos at `paths`."""
     parts = []
     for start in range(0, len(paths), 32):
-        pixels = np.stack([squash(open_rgb(path), size) for path in paths[start : start + 32]])
+        pixels = np.stack([to_pixels(open_rgb(path), preprocess) for path in paths[start : start + 32]])
         parts.append(images.run(None, {"pixels": pixels})[0])
     return np.concatenate(parts)
 
 
-def encode_texts(texts: ort.InferenceSession, tokenizer: Path, captions: Sequence[str]) -> Floats:
+def encode_texts(texts: ort.InferenceSession, tokenizer: Tokenizer, captions: Sequence[str]) -> Floats:
     """Return float32 embeddings (T, D) of `captions`."""
-    pieces = word_pieces(load_tokenizer(tokenizer), captions)
     parts = []
     for start in range(0, len(captions), 100):
-        ids, mask = pieces.batch(torch.arange(start, min(start + 100, len(captions))))
-        parts.append(texts.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0])
+        ids, mask = tokenizer.encode(captions[start : start + 100])
+        parts.append(texts.run(None, {"input_ids": ids, "attention_mask": mask})[0])
     return np.concatenate(parts)
 
 
-def shipped_recalls(directory: Path, data: CaptionedImages, size: tuple[int, int]) -> Recalls:
-    """Return the recalls on `data` of the graphs and tokenizer in `directory`, exactly as they ship."""
-    images = encode_photos(session(directory / "image.onnx"), data.paths, size)
-    captions = encode_texts(session(directory / "text.onnx"), directory / "tokenizer.json", data.captions)
+def shipped_recalls(directory: Path, data: CaptionedImages, *, preprocess: Preprocess, tokenizer: Tokenizer) -> Recalls:
+    """Return the recalls on `data` of the graphs in `directory`, exactly as they ship."""
+    images = encode_photos(session(directory / "image.onnx"), data.paths, preprocess)
+    captions = encode_texts(session(directory / "text.onnx"), tokenizer, data.captions)
     return recalls(images, captions, data.image_of)
 
 
@@ -60,21 +62,37 @@ def _worst(ours: Floats, theirs: Floats) -> float:
     return float((ours * theirs).sum(1).min())
 
 
+def random_pieces(vocabulary: int) -> WordPieces:
+    """Return four texts of random word pieces, of different lengths."""
+    ids = torch.randint(1, vocabulary, (4, 12), generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([12, 9, 5, 3])
+    return WordPieces(ids * (torch.arange(12)[None, :] < lengths[:, None]), lengths)
+
+
 @torch.no_grad()
-def check_parity(directory: Path, model: DualEncoder, size: tuple[int, int], *, smallest_cosine: float) -> float:
-    """Return the smallest cosine between torch and the graphs in `directory` on random pixels and word pieces.
+def check_parity(
+    directory: Path,
+    model: TwoTowers,
+    size: tuple[int, int],
+    *,
+    smallest_cosine: float,
+    pieces: WordPieces | None = None,
+) -> float:
+    """Return the smallest cosine between torch and the graphs in `directory` on random pixels and on `pieces`.
 
     Each text is also embedded alone and padded; both must agree with its batch to 0.9999. With a matching head its
-    logits are compared too: of the tokens and states that the graphs give, against those that torch gives.
+    logits are compared too: of the tokens and states that the graphs give, against those that torch gives. By default
+    a dual encoder's own word pieces are drawn at random.
 
     Raises:
         ModelError: a cosine is below `smallest_cosine`, a batch changes an embedding, or logits differ.
     """
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (4, 3, *size), dtype=torch.uint8, generator=generator)
-    vocabulary = model.text_tower.word_embeddings.num_embeddings
-    ids = torch.randint(1, vocabulary, (4, 12), generator=generator)
-    mask = (torch.arange(12)[None, :] < torch.tensor([12, 9, 5, 3])[:, None]).long()
+    if pieces is None:
+        table: nn.Embedding = model.get_submodule("text_tower.word_embeddings")  # type: ignore[assignment]
+        pieces = random_pieces(table.num_embeddings)
+    count, generator = len(pieces.ids), torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8, generator=generator)
+    ids, mask = pieces.batch(torch.arange(count))
     model.eval()
     image_session, text_session = session(directory / "image.onnx"), session(directory / "text.onnx")
 
@@ -85,25 +103,20 @@ def check_parity(directory: Path, model: DualEncoder, size: tuple[int, int], *, 
         return list(text_session.run(None, {"input_ids": batch_ids.numpy(), "attention_mask": batch_mask.numpy()}))
 
     images, *tokens = run_images(pixels)
-    texts, *states = run_texts(ids * mask, mask)
-    worst = min(
-        _worst(images, model.embed_images(pixels).numpy()), _worst(texts, model.embed_texts(ids * mask, mask).numpy())
-    )
+    texts, *states = run_texts(ids, mask)
+    (own_images, own_places), (own_texts, own_states) = model.look_at(pixels), model.read(ids, mask, learn=False)
+    worst = min(_worst(images, own_images.numpy()), _worst(texts, own_texts.numpy()))
     if worst < smallest_cosine:
         raise ModelError(f"exported graphs agree with torch to cosine {worst:.6f}, expected at least {smallest_cosine}")
-    lengths = mask.sum(1).tolist()
-    alone = np.concatenate([run_texts(ids[i : i + 1, :n], mask[i : i + 1, :n])[0] for i, n in enumerate(lengths)])
-    alone_images = np.concatenate([run_images(pixels[i : i + 1])[0] for i in range(4)])
+    alone = np.concatenate([run_texts(*pieces.batch(torch.tensor([row])))[0] for row in range(count)])
+    alone_images = np.concatenate([run_images(pixels[row : row + 1])[0] for row in range(count)])
     batch = min(_worst(alone, texts), _worst(alone_images, images))
     if batch < 0.9999:
         raise ModelError(f"an embedding changes with its batch: cosine {batch:.6f}, expected at least 0.9999")
     if model.matcher is not None:
         inputs = {"tokens": tokens[0], "states": states[0], "attention_mask": mask.numpy()}
         (logits,) = session(directory / MATCH_FILE).run(["logit"], inputs)
-        own = model.matcher(
-            model.match_tokens(model.image_tower(pixels)), model.text_tower(ids * mask, mask), mask.bool()
-        )
-        _check_logits(logits, own.numpy())
+        _check_logits(logits, model.matcher(model.match_tokens(own_places), own_states, mask.bool()).numpy())
     return worst
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mmsearch.model_facts import Direction, HubnessFacts, ItmFacts
 from mmsearch.training.fusion import FusionConfig
@@ -20,7 +21,7 @@ CANDIDATES = 20  # that the matching head looks at; more buys nothing (Geigle et
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the manifest says besides the files."""
+    """What the manifest says besides the files; `image` and `text` are how pictures and sentences are fed to them."""
 
     name: str
     version: str
@@ -32,6 +33,9 @@ class ModelFacts:
     images: int
     captions: int
     recalls: Recalls
+    image: Mapping[str, Any] = field(default_factory=lambda: {"resize": "squash", "interpolation": "bicubic"})
+    text: Mapping[str, Any] = field(default_factory=lambda: {"lowercase": False})
+    logit_scale: float | None = None
     itm: ItmFacts | None = None
     hubness: Mapping[Direction, HubnessFacts] = field(default_factory=dict)
 
@@ -66,14 +70,13 @@ def manifest(directory: Path, facts: ModelFacts) -> dict[str, object]:
         "image": {
             "file": "image.onnx",
             "size": list(facts.image_size),
-            "resize": "squash",
-            "interpolation": "bicubic",
+            **facts.image,
         },
         "text": {
             "file": "text.onnx",
             "tokenizer": "tokenizer.json",
             "max_tokens": facts.max_tokens,
-            "lowercase": False,
+            **facts.text,
         },
         "quality": {
             "dataset": facts.dataset,
@@ -86,6 +89,7 @@ def manifest(directory: Path, facts: ModelFacts) -> dict[str, object]:
             },
         },
         "license": facts.license,
+        **({} if facts.logit_scale is None else {"logit_scale": round(facts.logit_scale, 4)}),
         **({} if facts.itm is None else {"itm": asdict(facts.itm)}),
         **({"hubness": {side: asdict(bank) for side, bank in facts.hubness.items()}} if facts.hubness else {}),
         "files": {name: file_facts(directory / name) for name in names},

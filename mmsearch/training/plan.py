@@ -16,6 +16,7 @@ from mmsearch.training.objectives import Objectives
 OBJECTIVES = ("itc", "itm", "mlm", "mim")
 EPOCHS = 12
 RATE = 3e-4
+UNLOCKS = ("none", "image", "text", "both")  # towers that may learn
 REMEMBER = 0.65  # measured on drawn symbols: nothing found becomes a quarter, Flickr8k loses less than two points
 _STEPS_AN_EPOCH = 8
 _MASKED_WEIGHT = 0.2  # of MLM and of MIM beside ITC's 1: they help the matching head, and must not lead
@@ -38,6 +39,10 @@ class TrainOptions:
     seed: int | None = None
     rate: float | None = None
     remember: float | None = None
+    unlock: str | None = None
+    tower_rate: float | None = None
+    micro_batch: int | None = None
+    checkpointing: bool = False
     resume: bool = False
     threads: int = 1
 
@@ -52,8 +57,12 @@ class TrainOptions:
         _require("--seed", self.seed, "0 to 4294967295", lambda value: 0 <= value < 1 << 32)
         _require("--lr", self.rate, "a number above 0, such as 3e-4", lambda value: 0 < value < math.inf)
         _require("--remember", self.remember, "0 to 1, but not 1", lambda value: 0 <= value < 1)
+        _require("--tower-lr", self.tower_rate, "a number above 0, such as 1e-5", lambda value: 0 < value < math.inf)
+        _require("--micro-batch", self.micro_batch, "at least 1 photo", lambda value: value >= 1)
         if self.objectives is not None:
             _named(self.objectives)
+        if self.unlock is not None and self.unlock not in UNLOCKS:
+            raise UsageError(f"--unlock is '{safe_text(self.unlock)}', expected none, image, text or both")
 
 
 @dataclass(frozen=True)
@@ -61,8 +70,10 @@ class Plan:
     """What a run is: two runs with equal plans do the same, wherever (`origin`) the starting model was found.
 
     `data` is the digest of photos, captions and their split; `start` is the fingerprint of the starting model; `rate`
-    is the peak learning rate of the heads; `views` counts the views of a photo that are kept; `remember` is the
-    share of the starting weights in the final ones.
+    is the peak learning rate of the heads, `tower_rate` that of the towers in `unlock`, None for a share of `rate`;
+    `views` counts the views of a photo that are kept; `remember` is the share of the starting weights in the final
+    ones. `micro_batch` photos go through the towers at once, None for all; with `checkpointing` these keep little of
+    what they compute on the way, and compute it again.
     """
 
     origin: str
@@ -75,6 +86,10 @@ class Plan:
     rate: float
     views: int
     remember: float = REMEMBER
+    unlock: str = "both"
+    tower_rate: float | None = None
+    micro_batch: int | None = None
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,8 @@ class Found:
     data: str
     start: str
     photos: int
-    matching: bool  # whether the starting model has a matching head
+    objectives: str  # that are usual for the starting model
+    unlock: str
     views: int
 
 
@@ -93,7 +109,7 @@ def planned(options: TrainOptions, earlier: Plan | None, found: Found, say: Call
     """Return the plan of the run; `say` is told where it is not what was asked for.
 
     Raises:
-        UsageError: an option is not that of the earlier run.
+        UsageError: an option is not that of the earlier run, or nothing is left to learn.
     """
     batch = None if options.batch is None else min(options.batch, found.photos)
     if batch != options.batch:
@@ -102,25 +118,33 @@ def planned(options: TrainOptions, earlier: Plan | None, found: Found, say: Call
         origin=found.origin,
         data=found.data,
         start=found.start,
-        objectives="itc,itm" if found.matching else "itc",
+        objectives=found.objectives,
         epochs=EPOCHS,
         batch=default_batch(found.photos),
         seed=0,
         rate=RATE,
         views=found.views,
+        unlock=found.unlock,
     )
+    epochs = usual.epochs if options.epochs is None else options.epochs
     plan = Plan(
         origin=found.origin,
         data=found.data,
         start=found.start,
         objectives=usual.objectives if options.objectives is None else _named(options.objectives),
-        epochs=usual.epochs if options.epochs is None else options.epochs,
+        epochs=epochs,
         batch=usual.batch if batch is None else batch,
         seed=usual.seed if options.seed is None else options.seed,
         rate=usual.rate if options.rate is None else options.rate,
-        views=usual.views,
+        views=min(usual.views, epochs),  # a photo is seen once an epoch
         remember=usual.remember if options.remember is None else options.remember,
+        unlock=usual.unlock if options.unlock is None else options.unlock,
+        tower_rate=usual.tower_rate if options.tower_rate is None else options.tower_rate,
+        micro_batch=usual.micro_batch if options.micro_batch is None else options.micro_batch,
+        checkpointing=usual.checkpointing or options.checkpointing,
     )
+    if plan.unlock == "none" and "itm" not in plan.objectives:
+        raise UsageError("--unlock none leaves the matching head alone to learn: --objective needs itm")
     if earlier is not None:
         require_same(earlier, plan)
     return plan
@@ -135,6 +159,9 @@ _WORDS = {
     "seed": "--seed",
     "rate": "--lr",
     "remember": "--remember",
+    "unlock": "--unlock",
+    "tower_rate": "--tower-lr",
+    "micro_batch": "--micro-batch",
 }
 
 
@@ -182,14 +209,22 @@ def fit_config(plan: Plan, *, captions: int, fresh: bool) -> FitConfig:
         epochs=plan.epochs,
         stop_after=plan.epochs,
         head_rate=plan.rate,
-        image_rate=_IMAGE_SHARE * plan.rate,
-        text_rate=_TEXT_SHARE * plan.rate,
+        image_rate=_tower_rate(plan, "image", _IMAGE_SHARE),
+        text_rate=_tower_rate(plan, "text", _TEXT_SHARE),
         warm_epochs=1.0 if fresh else 0.0,
         validate_every=1,
         seed=plan.seed,
+        micro_batch=plan.micro_batch,
         objectives=objectives(plan),
         batches=BatchConfig(images=plan.batch, captions_per_image=min(_CAPTIONS_A_STEP, captions)),
     )
+
+
+def _tower_rate(plan: Plan, side: str, share: float) -> float:
+    """Return the peak rate of the tower of that `side`, 0 where it is locked."""
+    if plan.unlock not in (side, "both"):
+        return 0.0
+    return share * plan.rate if plan.tower_rate is None else plan.tower_rate
 
 
 def _named(text: str) -> str:

@@ -23,7 +23,7 @@ from mmsearch.errors import ModelError
 from mmsearch.model_manifest import ModelManifest, load_model_manifest
 from mmsearch.onnx_external_data import has_external_data
 from mmsearch.safe_text import safe_path, safe_text
-from mmsearch.training.architecture import ARCHITECTURE, LOGIT_SCALE, built
+from mmsearch.training.architecture import ARCHITECTURE, LOGIT_SCALE, OPEN_CLIP, built
 from mmsearch.training.dual_encoder import DualEncoder
 from mmsearch.training.onnx_check import check_parity
 from mmsearch.training.tracing import TRANSPOSED
@@ -43,6 +43,8 @@ def load_stored(name_or_dir: str | os.PathLike[str]) -> DualEncoder:
     manifest = load_model_manifest(name_or_dir)
     graphs = [_graph(manifest, name) for name in sorted(manifest.files) if name.endswith(".onnx")]
     notes = {entry.key: entry.value for graph in graphs for entry in graph.metadata_props}
+    if notes.get(ARCHITECTURE) == OPEN_CLIP:
+        raise _complaint(manifest, "it was exported from an open_clip model; train from that one")
     model = built(_json(manifest, notes[ARCHITECTURE]) if ARCHITECTURE in notes else _shape_of_mini_0_1(manifest))
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found: dict[str, Array] = {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
@@ -62,14 +64,18 @@ def _name_weights(model: ModelProto, module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if name not in known and parameter.ndim == 2:
             values = parameter.detach().float().cpu().numpy()
-            names[values.T.shape, np.ascontiguousarray(values.T).tobytes()] = name + TRANSPOSED
+            names[values.T.shape, _digest(values.T)] = name + TRANSPOSED
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        wanted = names.get((values.shape, values.tobytes())) if values.dtype == np.float32 else None
+        wanted = names.get((values.shape, _digest(values))) if values.dtype == np.float32 else None
         if wanted is not None and wanted not in known:
             known.add(wanted)
             _rename(model, tensor.name, wanted)
             tensor.name = wanted
+
+
+def _digest(values: npt.NDArray[np.float32]) -> bytes:
+    return hashlib.sha256(values.tobytes()).digest()
 
 
 def _rename(model: ModelProto, old: str, new: str) -> None:

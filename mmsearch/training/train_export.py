@@ -13,26 +13,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from mmsearch.durable import fsync_dir, fsync_file
 from mmsearch.hubness import HubnessBank
-from mmsearch.model import load_model
+from mmsearch.model import Model, load_model
 from mmsearch.model_manifest import MANIFEST_FILE, ModelManifest
 from mmsearch.training.architecture import with_fusion
 from mmsearch.training.banks import BANK_FILES, bank_rows, write_bank
 from mmsearch.training.captions import CaptionedImages
 from mmsearch.training.card import CARD, STARTING_CARD
-from mmsearch.training.dual_encoder import DualEncoder
 from mmsearch.training.export import graphs_of, save_compact, save_graphs
 from mmsearch.training.onnx_check import check_parity, shipped_recalls
 from mmsearch.training.package import ModelFacts, match_facts, write_manifest
 from mmsearch.training.train_data import TrainData
 from mmsearch.training.train_rerank import chosen
+from mmsearch.training.two_towers import TwoTowers
 from mmsearch.training.validation import Recalls
+from mmsearch.training.word_pieces import WordPieces
 
 TOKENIZER = "tokenizer.json"
 MATCH_WEIGHT = 0.02  # of the matching head's logit beside the cosine, where the starting model names none
 _LARGEST_BANK = 2000  # rows; a bank is read at each search
 _EXACT_COSINE, _COMPACT_COSINE = 0.9999, 0.995
+_COMPARED = 8  # captions that graphs and torch are compared on
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -53,7 +57,7 @@ def model_name(directory: Path) -> str:
     return plain[:64] or "trained"
 
 
-def publish(model: DualEncoder, start: ModelManifest, out: Path, data: TrainData, describe: Describe) -> Recalls:
+def publish(model: TwoTowers, start: ModelManifest, out: Path, data: TrainData, describe: Describe) -> Recalls:
     """Return the recalls of the files written into `out`; `describe` says what they are.
 
     Raises:
@@ -76,20 +80,27 @@ def publish(model: DualEncoder, start: ModelManifest, out: Path, data: TrainData
     return measured
 
 
-def _write_files(model: DualEncoder, start: ModelManifest, directory: Path, validation: CaptionedImages) -> Recalls:
+def _write_files(model: TwoTowers, start: ModelManifest, directory: Path, validation: CaptionedImages) -> Recalls:
     """Write graphs and tokenizer into `directory`; return the recalls of the files on `validation`."""
     size = (start.preprocess.height, start.preprocess.width)
+    tokenizer = Model(start, threads=1).tokenizer
+    ids, mask = tokenizer.encode(validation.captions[:_COMPARED])
+    pieces = WordPieces(torch.from_numpy(ids), torch.from_numpy(mask.sum(1)), whole=start.pad)
+
+    def check(directory: Path, smallest: float) -> None:
+        check_parity(directory, model, size, smallest_cosine=smallest, pieces=pieces)
+
     with tempfile.TemporaryDirectory() as scratch:
-        graphs = graphs_of(model, size, start.max_tokens)
+        graphs = graphs_of(model, size, start.max_tokens, whole=start.pad)
         save_graphs(graphs, Path(scratch), exact=True)
-        check_parity(Path(scratch), model, size, smallest_cosine=_EXACT_COSINE)
-    save_compact(graphs, directory, lambda: check_parity(directory, model, size, smallest_cosine=_COMPACT_COSINE))
+        check(Path(scratch), _EXACT_COSINE)
+    save_compact(graphs, directory, lambda: check(directory, _COMPACT_COSINE))
     (directory / TOKENIZER).write_bytes(start.read(start.tokenizer_file))
-    return shipped_recalls(directory, validation, size)
+    return shipped_recalls(directory, validation, preprocess=start.preprocess, tokenizer=tokenizer)
 
 
 def _with_reranking(
-    model: DualEncoder, start: ModelManifest, staging: Path, data: TrainData, facts: ModelFacts
+    model: TwoTowers, start: ModelManifest, staging: Path, data: TrainData, facts: ModelFacts
 ) -> ModelFacts:
     """Return `facts` with the matching head and the banks that help on validation; their files are in `staging`."""
     usual, fusion = MATCH_WEIGHT if start.itm is None else start.itm.weight, model.config.fusion

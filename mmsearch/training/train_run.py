@@ -7,33 +7,34 @@ when Ctrl-C asks for it; going on from there gives what the run would have given
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mmsearch.indexer.interrupt import StopWaiting, interruptible
-from mmsearch.model_manifest import ModelManifest, bundled_models, load_model_manifest
 from mmsearch.progress import Progress
 from mmsearch.training.architecture import with_fusion
 from mmsearch.training.batches import Dataset
 from mmsearch.training.card import CardFacts, card, license_sentence
 from mmsearch.training.checkpoint import load_weights
-from mmsearch.training.dual_encoder import DualEncoder
 from mmsearch.training.fitting import fit
 from mmsearch.training.follow import Follow, Tell, TrainingStopped
-from mmsearch.training.fusion import FusionConfig
 from mmsearch.training.history import History
 from mmsearch.training.package import ModelFacts
-from mmsearch.training.plan import Found, Plan, TrainOptions, fit_config, planned
+from mmsearch.training.plan import Found, Plan, TrainOptions, planned
 from mmsearch.training.prepare import Cache, Room, affordable_views, prepared
 from mmsearch.training.run_directory import RunDirectory
-from mmsearch.training.stored_weights import load_stored
+from mmsearch.training.start import Start
+from mmsearch.training.starting import starting
 from mmsearch.training.train_data import TrainData, load_train_data
 from mmsearch.training.train_export import Words, model_name, publish
+from mmsearch.training.two_towers import TwoTowers
 from mmsearch.training.validation import Recalls
 from mmsearch.training.weight_average import blend
-from mmsearch.training.word_pieces import load_tokenizer
+from mmsearch.training.word_pieces import WordPieces
 
 START = "mini"
 VERSION = "1"
@@ -60,8 +61,8 @@ class _Ready:
 
     plan: Plan
     data: TrainData
-    start: ModelManifest
-    model: DualEncoder
+    start: Start
+    model: TwoTowers
     fresh: bool
     sets: tuple[Dataset, Dataset]
 
@@ -90,7 +91,8 @@ def train(options: TrainOptions, tell: Tell) -> TrainReport:
         device = _to_device(ready.model)
         follow = Follow(run, ready.plan, ready.sets[1], interrupt=interrupt, tell=tell)
         captions = len(ready.data.training.captions) // len(ready.data.training.paths)
-        fit(ready.model, ready.sets, fit_config(ready.plan, captions=captions, fresh=ready.fresh), watcher=follow)
+        config = ready.start.fit_config(ready.plan, captions=captions, fresh=ready.fresh)
+        fit(ready.model, ready.sets, config, watcher=follow)
         try:
             with interrupt.waiting():
                 name, after = _write(run, ready, follow.history, device, tell)
@@ -113,41 +115,44 @@ def train(options: TrainOptions, tell: Tell) -> TrainReport:
 
 def _prepare(options: TrainOptions, run: RunDirectory, earlier: Plan | None, tell: Tell) -> _Ready:
     """Return what learning needs; the run directory is begun, unless an earlier run in it is gone on with."""
-    origin = options.start or (earlier.origin if earlier else START)
-    start = load_model_manifest(origin)
-    model = load_stored(origin)
+    start = starting(options.start or (earlier.origin if earlier else START))
+    model = start.load()
+    start.check(options, model)
     data = load_train_data(options.source, options.validation, progress=tell.progress)
     for note in data.notes:
         tell.say(note)
-    size = (start.preprocess.height, start.preprocess.width)
+    eyes = start.eyes(model, options.threads)
     found = Found(
-        origin=origin if origin in bundled_models() else str(start.directory.resolve()),
+        origin=start.origin,
         data=data.digest,
-        start=start.fingerprint,
+        start=start.manifest.fingerprint,
         photos=len(data.training.paths),
-        matching=model.config.fusion is not None,
-        views=earlier.views if earlier else affordable_views(Room.of(data, model, size), run.path, model),
+        objectives=start.usual_objectives(model),
+        unlock=start.usual_unlock,
+        views=earlier.views if earlier else affordable_views(Room.of(data, eyes), run.path, model),
     )
     plan = planned(options, earlier, found, tell.say)
     tell.say(f"{found.photos:,} photos to learn from, {len(data.validation.paths):,} to measure on")
     if earlier is None:
         with run.writing():
             run.begin(plan)
-    cache = Cache(run.cache, model, size, plan.seed, options.threads)
-    tokenizer = load_tokenizer(start.directory / start.tokenizer_file)
+
+    def read(captions: Sequence[str]) -> tuple[WordPieces, Tensor | None]:
+        pieces = start.pieces(captions)
+        return pieces, start.sentences(model, pieces)
+
     with run.writing():
-        sets = prepared(data, tokenizer, cache, plan.views, tell.progress)
+        sets = prepared(data, read, Cache(run.cache, eyes, plan.seed), plan.views, tell.progress)
     torch.manual_seed(plan.seed)
-    needed = plan.objectives != "itc"
-    fresh = needed and not found.matching
-    if needed != found.matching:
-        model = with_fusion(model, FusionConfig(text_inputs=model.text_tower.config.width) if needed else None)
-    return _Ready(plan, data, start, model, fresh, sets)
+    needed, has = plan.objectives != "itc", model.config.fusion is not None
+    learner = model if needed == has else with_fusion(model, start.matching_head(model) if needed else None)
+    start.prepare(learner, plan)
+    return _Ready(plan, data, start, learner, needed and not has, sets)
 
 
-def _to_device(model: DualEncoder) -> str:
+def _to_device(model: TwoTowers) -> str:
     """Move `model` to the fastest device there is; return what to call it."""
-    model.image_tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not torch.cuda.is_available():
         return "CPU"
     model.to("cuda")
@@ -158,10 +163,12 @@ def _write(run: RunDirectory, ready: _Ready, history: History, device: str, tell
     """Write the weights of the best epoch as a model; return its name and its recalls."""
     if tell.progress is not None:
         tell.progress(Progress("export", 0, 1))
-    plan, start, validation = ready.plan, ready.start, ready.data.validation
+    plan, start, validation = ready.plan, ready.start.manifest, ready.data.validation
+    image_fields, text_fields = ready.start.manifest_fields()
     load_weights(run.best(history.kept.number), ready.model)
     model = ready.model.cpu()
-    blend(model, load_stored(plan.origin), plan.remember)
+    blend(model, ready.start.load(), plan.remember)
+    ready.start.finish(model)
     if "itm" not in plan.objectives and model.config.fusion is not None:
         model = with_fusion(model, None)  # a matching head that nobody taught to match would spoil the order
     name = model_name(run.path)
@@ -172,13 +179,16 @@ def _write(run: RunDirectory, ready: _Ready, history: History, device: str, tell
             name=name,
             version=VERSION,
             dim=model.config.dim,
-            image_size=(start.preprocess.height, start.preprocess.width),
+            image_size=ready.start.size,
             max_tokens=start.max_tokens,
             license=license_sentence(written.start, written.start_license, ready.data.name),
             dataset=ready.data.validation_name,
             images=len(validation.paths),
             captions=len(validation.captions),
             recalls=measured,
+            image=image_fields,
+            text=text_fields,
+            logit_scale=ready.start.logit_scale(model),
         )
         return Words(card(written, plan, ready.data, history), facts)
 

@@ -33,15 +33,19 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
 
 @dataclass(frozen=True)
 class WordPieces:
-    """Word pieces of N texts: int64 ids (N, L), zero where padded, and their lengths (N,)."""
+    """Word pieces of N texts: int64 ids (N, L), padded, and their lengths (N,).
+
+    `whole` is for a tower that reads the padding: a batch is then as wide as all texts.
+    """
 
     ids: Tensor
     lengths: Tensor
+    whole: bool = False
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (input_ids, attention_mask), both int64 (B, L), no wider than the longest of `rows`."""
+        """Return (input_ids, attention_mask), both int64 (B, L), no wider than it has to be."""
         lengths = self.lengths[rows]
-        width = int(lengths.max())
+        width = self.ids.shape[1] if self.whole else int(lengths.max())
         mask = (torch.arange(width)[None, :] < lengths[:, None]).long()
         return self.ids[rows, :width], mask
 

@@ -10,7 +10,7 @@ from PIL import Image
 from running import Cli
 from tiny_model import COLOURS
 
-from mmsearch.cli.info import faiss_build, installed_versions
+from mmsearch.cli.installed import faiss_build, installed_versions, onnx_build
 from mmsearch.durable import WriterLock
 from mmsearch.model import load_model
 
@@ -45,8 +45,12 @@ def test_the_page_shows_collection_roots_model_counts_index_and_versions(
     assert page["Unreadable"].startswith("1 unidentified")
     assert page["Rerank"].endswith("indexed by a model without one")
     assert page["Index"].startswith("exact")
+    assert page["Search"] == "2 images: exact, by numpy on the CPU"
+    assert "1 texts: exact, by numpy on the CPU" in outcome.out.decode()
+    assert page["Devices"].endswith("(device = auto)")
     assert page["FAISS"].startswith("faiss-")
-    assert "onnxruntime " in page["Versions"]
+    assert page["ONNX"].startswith("onnxruntime")
+    assert "numpy " in page["Versions"]
 
 
 def test_json_has_the_same_facts(indexed: Path, cli: Cli) -> None:
@@ -58,6 +62,8 @@ def test_json_has_the_same_facts(indexed: Path, cli: Cli) -> None:
     assert (facts["model"]["name"], facts["model"]["dim"]) == ("tiny", 16)
     assert [root["path"] for root in facts["roots"]] == [str(indexed)]
     assert facts["index"]["kinds"] == ["exact"]
+    assert {"kind": "image", "rows": 2, "index": "exact", "place": "numpy on the CPU"} in facts["index"]["parts"]
+    assert isinstance(facts["devices"], list)
     assert facts["disk_bytes"] > 0
     assert "errors" not in facts
 
@@ -112,3 +118,5 @@ def test_two_builds_of_faiss_are_pointed_out() -> None:
     assert faiss_build({}) == "none installed"
     both = faiss_build({"faiss-cpu": "1.15.1", "faiss-gpu": "1.14.2"})
     assert both.startswith("unclear: faiss-cpu 1.15.1 and faiss-gpu 1.14.2")
+    assert "pip uninstall faiss-cpu faiss-gpu" in both
+    assert onnx_build({"onnxruntime-gpu": "1.24.0"}) == "onnxruntime-gpu 1.24.0"

@@ -11,7 +11,8 @@ from tiny_model import COLOURS, DIM, MAX_TEXT_TOKENS, STATE_DIM, write_manifest
 
 import mmsearch
 from mmsearch.errors import ModelError, UnreadableFile, UsageError
-from mmsearch.model import Model, load_model, read_bank
+from mmsearch.hubness import read_bank
+from mmsearch.model import Model, load_model
 from mmsearch.model_facts import DIRECTIONS
 from mmsearch.types import Reason
 

@@ -184,8 +184,8 @@ def test_another_model_is_refused_naming_both_and_the_way_out(snapshot: Snapshot
 def test_a_newer_collection_is_refused(small: SmallCollection, tiny: Model, tmp_path: Path) -> None:
     newer = shutil.copytree(small.directory, tmp_path / "newer")
     body = load_checked((newer / "collection.json").read_bytes())
-    (newer / "collection.json").write_bytes(dump_checked({**body, "format": 2}))
-    with pytest.raises(CollectionMismatch, match=r"format 2.*upgrade"):
+    (newer / "collection.json").write_bytes(dump_checked({**body, "format": 99}))
+    with pytest.raises(CollectionMismatch, match=r"format 99.*upgrade"):
         search_collection(newer, Query("red"), model=tiny.manifest.directory)
 
 

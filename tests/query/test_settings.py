@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -41,8 +42,16 @@ def test_every_setting_has_its_variable() -> None:
         "MMSEARCH_THREADS": "1",
         "MMSEARCH_WORKERS": "2",
         "MMSEARCH_DECODE_TIMEOUT": "3",
+        "MMSEARCH_DEVICE": "cpu",
+        "MMSEARCH_PRECISION": "bf16",
+        "MMSEARCH_INDEX": "ivfpq",
     }
-    assert load_settings(environ) == Settings("c", "./m", 1, 2, 3.0)
+    assert set(environ) == {f"MMSEARCH_{each.name.upper()}" for each in dataclasses.fields(Settings)}
+    assert load_settings(environ) == Settings("c", "./m", 1, 2, 3.0, "cpu", "bf16", "ivfpq")
+
+
+def test_kind_of_index_is_none_unless_one_is_asked_for() -> None:
+    assert [Settings(index=each).index_kind for each in ("auto", "exact")] == [None, "exact"]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +63,8 @@ def test_every_setting_has_its_variable() -> None:
         ("threads = -1", "threads is -1: expected 0"),
         ("collection = 4", "collection is 4: expected text"),
         ("decode_timeout = 'soon'", "decode_timeout is 'soon': expected a number of seconds"),
+        ("index = 'hnsw'", "index is 'hnsw': expected one of auto, exact, sqfp16, ivfpq"),
+        ("device = 'tpu'", "device is 'tpu': expected one of auto, cpu, cuda, mps"),
         ("decode_timeout = inf", "decode_timeout is inf: expected seconds"),
         ("decode_timeout = nan", "decode_timeout is nan: expected seconds"),
         ("threads = ", "is not TOML"),

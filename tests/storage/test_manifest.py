@@ -14,7 +14,7 @@ import pytest
 from mmsearch import manifest as manifests
 from mmsearch.durable import WriterLock
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismatch, CollectionNotFound, UsageError
-from mmsearch.manifest import CollectionManifest, ModelRef, Root
+from mmsearch.manifest import CollectionManifest, ModelRef, ModelSwitch, Root
 
 MODEL = ModelRef("mini", "0123abcd", 384)
 
@@ -32,6 +32,15 @@ def test_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
     manifest = CollectionManifest(roots=(Root(3, b"/fotos/\xff\xc3\xa4", 2**63),), model=MODEL, next_id=17)
     manifests.write(tmp_path, manifest)
     assert manifests.read(tmp_path) == manifest
+    assert manifest.format == 1
+    wide = ModelRef("wide", "cafe", 512, "/models/caf\udce9")
+    for several in (
+        replace(manifest, switch=ModelSwitch(wide, keep_old=True)),
+        replace(manifest, kept_models=(wide, replace(wide, fingerprint="beef", location=None))),
+    ):
+        manifests.write(tmp_path, several)
+        assert manifests.read(tmp_path) == several
+        assert json.loads((tmp_path / "collection.json").read_bytes())["format"] == several.format == 2
 
 
 def test_new_collection_is_private_and_empty(tmp_path: Path) -> None:
@@ -101,7 +110,7 @@ def test_newer_format_is_refused_naming_both(tmp_path: Path) -> None:
     manifests.create(tmp_path)
     path = tmp_path / "collection.json"
     path.write_bytes(json.dumps({"format": 7, "anything": "else"}).encode())
-    with pytest.raises(CollectionMismatch, match=r"format 7.*up to 1.*pip install"):
+    with pytest.raises(CollectionMismatch, match=r"format 7.*up to 2.*pip install"):
         manifests.read(tmp_path)
 
 

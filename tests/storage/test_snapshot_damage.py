@@ -176,7 +176,7 @@ def test_lost_faiss_file_costs_time_only_and_the_next_publication_makes_it_anew(
         assert any("index.faiss" in sentence for sentence in snapshot.verify())
     publish(indexed, [segment_row(3000)])
     with Snapshot.open(indexed) as snapshot:
-        assert sorted(segment.index.kind for segment in snapshot.segments) == ["exact", "rabitq"]
+        assert sorted(segment.index.kind for segment in snapshot.segments) == ["exact", "ivfpq"]
         assert snapshot.verify() == []
 
 
@@ -239,7 +239,7 @@ def test_current_that_fell_back_by_a_flipped_bit_is_found(collection: Path) -> N
 def test_newer_snapshot_format_is_refused_naming_both(collection: Path) -> None:
     path = collection / "snapshots" / "3.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 9}))
-    with pytest.raises(CollectionMismatch, match=r"format 9.*up to 1.*pip install"):
+    with pytest.raises(CollectionMismatch, match=r"format 9.*up to 2.*pip install"):
         Snapshot.open(collection)
 
 
@@ -327,7 +327,7 @@ def test_faiss_file_that_others_can_replace_is_not_read(
     loose = {"index.faiss": path, "its directory": segment, "segments": segment.parent, "collection": indexed}[place]
     with Snapshot.open(indexed) as snapshot:
         before = snapshot.search(QUERY, 10, kind="image")
-        assert snapshot.segments[0].index.kind == "rabitq"
+        assert snapshot.segments[0].index.kind == "ivfpq"
     loose.chmod(loose.stat().st_mode | open_to)
     monkeypatch.setattr("mmsearch.segment.load_index", lambda *_, **__: pytest.fail("it was handed to FAISS"))
     with Snapshot.open(indexed) as snapshot:

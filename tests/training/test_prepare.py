@@ -17,9 +17,11 @@ from tiny_dual_encoder import SIZE, tiny_dual_encoder  # noqa: E402
 from mmsearch.errors import MMSearchError  # noqa: E402
 from mmsearch.training import prepare  # noqa: E402
 from mmsearch.training.captions import CaptionedImages  # noqa: E402
+from mmsearch.training.eyes import EarlyEyes, PixelEyes  # noqa: E402
 from mmsearch.training.plan import default_batch  # noqa: E402
 from mmsearch.training.prepare import MOST_VIEWS, Cache, Room, affordable_views  # noqa: E402
 from mmsearch.training.train_data import TrainData  # noqa: E402
+from mmsearch.types import Preprocess  # noqa: E402
 
 PHOTOS, MEASURED = 30, 5
 VIEW = PHOTOS * 4 * 4 * 32 * 2  # bytes: 64 x 64 pixels at stride 16, 32 channels, float16
@@ -37,7 +39,7 @@ def captioned(count: int) -> CaptionedImages:
 
 def room() -> Room:
     data = TrainData("a", "b", captioned(PHOTOS), captioned(MEASURED), (), (), "d")
-    return Room.of(data, tiny_dual_encoder(), SIZE)
+    return Room.of(data, EarlyEyes(tiny_dual_encoder(), SIZE, 1))
 
 
 def with_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
@@ -70,7 +72,7 @@ def test_a_small_disk_means_fewer_views_and_a_full_one_an_error_with_numbers(
 
 
 def test_cached_maps_are_known_by_all_they_depend_on(tmp_path: Path) -> None:
-    cache = Cache(tmp_path, tiny_dual_encoder(), SIZE, seed=0, threads=1)
+    cache = Cache(tmp_path, EarlyEyes(tiny_dual_encoder(), SIZE, 1), seed=0)
     other = tiny_dual_encoder()
     with torch.no_grad():
         other.image_tower.stages[4][0].project.bias[0] += 1
@@ -80,12 +82,21 @@ def test_cached_maps_are_known_by_all_they_depend_on(tmp_path: Path) -> None:
     keys = [
         cache.key("photos"),
         cache.key("others"),
-        replace(cache, size=(32, 64)).key("photos"),
+        replace(cache, eyes=EarlyEyes(tiny_dual_encoder(), (32, 64), 1)).key("photos"),
         replace(cache, seed=1).key("photos"),
-        replace(cache, model=other).key("photos"),
+        replace(cache, eyes=EarlyEyes(other, SIZE, 1)).key("photos"),
     ]
     assert len(set(keys)) == len(keys)
-    assert replace(cache, model=trained).key("photos") == keys[0]  # the late half is not in them
+    assert replace(cache, eyes=EarlyEyes(trained, SIZE, 1)).key("photos") == keys[0]  # the late half is not in them
+
+
+def test_cached_pixels_are_known_by_their_preprocessing(tmp_path: Path) -> None:
+    squashed = Preprocess(32, 32)
+    cache = Cache(tmp_path, PixelEyes(squashed), seed=0)
+    others = (replace(squashed, resize="crop"), replace(squashed, interpolation="bilinear"), Preprocess(32, 64))
+    keys = [replace(cache, eyes=PixelEyes(each)).key("photos") for each in (squashed, *others)]
+    assert len(set(keys)) == 4
+    assert PixelEyes(squashed).photo_bytes == 3 * 32 * 32
 
 
 @pytest.mark.parametrize(

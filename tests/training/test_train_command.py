@@ -15,7 +15,7 @@ import pytest
 
 from mmsearch.cli.main import run
 from mmsearch.cli.train import _summary
-from mmsearch.training import extra, prepare
+from mmsearch.training import extra, eyes
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -46,7 +46,7 @@ def arguments(world: Path, out: Path, *more: str) -> list[str]:
 def test_json_says_what_was_learned_and_what_it_came_to(
     world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "early_session", TorchSession)
+    monkeypatch.setattr(eyes, "early_session", TorchSession)
     (world / "photos" / "red-green.png").write_bytes(b"broken")
     assert run(arguments(world, tmp_path / "model", "--epochs", "1", "--seed", "7", "--json")) == 0
     out, err = capfd.readouterr()

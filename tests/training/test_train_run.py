@@ -23,7 +23,7 @@ from mmsearch.eval.run import EvalOptions, evaluate  # noqa: E402
 from mmsearch.model import load_model  # noqa: E402
 from mmsearch.model_manifest import ModelManifest, load_model_manifest, verify  # noqa: E402
 from mmsearch.progress import Progress  # noqa: E402
-from mmsearch.training import prepare, train_export  # noqa: E402
+from mmsearch.training import eyes, train_export  # noqa: E402
 from mmsearch.training.captions import CaptionedImages  # noqa: E402
 from mmsearch.training.dual_encoder import DualEncoder  # noqa: E402
 from mmsearch.training.follow import Tell  # noqa: E402
@@ -49,7 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, starting_model: Path) -> Pat
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks at the early maps here: they need not come from ONNX Runtime."""
-    monkeypatch.setattr(prepare, "early_session", TorchSession)
+    monkeypatch.setattr(eyes, "early_session", TorchSession)
 
 
 def options(world: Path, out: Path, **others: object) -> TrainOptions:
@@ -213,7 +213,7 @@ def matching(world: Path, matching_model: Path) -> TrainReport:
     """A run that begins with a matching head and learns all four objectives."""
     asked = options(world, world / "matched", start=str(matching_model), objectives="mim,mlm,itm,itc", epochs=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "early_session", TorchSession)
+        patch.setattr(eyes, "early_session", TorchSession)
         # What one epoch teaches would not be chosen, on most machines.
         everything = Reranking(0.03, ("text_to_image", "image_to_text"))
         patch.setattr(train_export, "chosen", lambda *given, usual: everything)

@@ -1,0 +1,108 @@
+"""A collection gets another model: its embeddings are made beside those that answer, and take over when all are there.
+
+The switch stands in collection.json before the first embedding is made, and until the new snapshot has been published:
+that publication is the moment of the change. Whoever is killed after it leaves the rest, naming the new model and
+removing the old embeddings, to the next run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mmsearch import manifest as manifests
+from mmsearch.indexer.discover import join_path
+from mmsearch.manifest import CollectionManifest, ModelRef, ModelSwitch
+from mmsearch.safe_text import safe_path, safe_text
+from mmsearch.snapshot_manifest import active_model
+from mmsearch.store import KnownFiles, Store
+from mmsearch.types import SwitchInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a run may do about models: `switch` lets it change that of the collection.
+
+    `keep_old` is whether embeddings of other models are kept: None keeps them until another model has taken over.
+    """
+
+    switch: bool = False
+    keep_old: bool | None = None
+
+
+def settled(directory: Path, manifest: CollectionManifest) -> CollectionManifest:
+    """`manifest`, with a switch that was published, but not finished, brought to its end."""
+    active = active_model(directory, manifest)
+    return manifest if active == manifest.model else finished(manifest)
+
+
+def finished(manifest: CollectionManifest) -> CollectionManifest:
+    """`manifest` after its switch: the new model is the collection's, and what is not to be kept is not named."""
+    if manifest.switch is None:
+        return manifest
+    old = () if manifest.model is None else (manifest.model,)
+    kept = (*manifest.kept_models, *old) if manifest.switch.keep_old else ()
+    return replace(manifest, model=manifest.switch.to, switch=None, kept_models=kept)
+
+
+def taken_up(directory: Path, manifest: CollectionManifest, model: ModelRef, wish: Wish) -> CollectionManifest:
+    """`manifest` for a run with `model`: the collection's own, its first, or one that it is to be switched to.
+
+    A switch that was under way to a third model gives way; what it has made is kept until this one is finished.
+
+    Raises:
+        CollectionMismatch: the collection has another model, and there is no wish to change that.
+    """
+    if manifest.model is None or manifest.model.fingerprint == model.fingerprint:
+        if wish.keep_old is False:
+            return replace(manifest, model=model, switch=None, kept_models=())
+        return replace(manifest, model=model)
+    if not wish.switch:
+        manifests.require_model(directory, manifest, model)
+    given_up = () if manifest.switch is None else (manifest.switch.to,)
+    others = (*manifest.kept_models, *given_up)
+    kept = tuple(each for each in others if each.fingerprint != model.fingerprint)
+    return replace(manifest, switch=ModelSwitch(model, keep_old=bool(wish.keep_old)), kept_models=kept)
+
+
+def progress_of(model: ModelRef, files: KnownFiles, *, done: bool = False) -> SwitchInfo:
+    """How far a switch to `model` is: how many of the items that a query should find have its embedding."""
+    return SwitchInfo(
+        model=model.name,
+        fingerprint=model.fingerprint,
+        dim=model.dim,
+        embedded=int(np.count_nonzero(files.live & files.has_vector)),
+        items=int(np.count_nonzero(files.live)),
+        done=done,
+    )
+
+
+def is_complete(store: Store) -> bool:
+    """Whether every item that a query should find has its embedding."""
+    files = store.known_files()
+    return not bool(np.any(files.live & ~files.has_vector))
+
+
+def remark(manifest: CollectionManifest, store: Store, *, interrupted: bool) -> str:
+    """A sentence on why the old model still answers, and what to do, for a person."""
+    assert manifest.switch is not None and manifest.model is not None
+    files = store.known_files()
+    lacking = np.flatnonzero(files.live & ~files.has_vector)
+    old, new = safe_text(manifest.model.name), manifest.switch.to
+    again = f"run `mmsearch index --model {new.argument}` again"
+    if interrupted or not len(lacking):
+        lacked = f"{len(lacking):,} of {np.count_nonzero(files.live):,} items"
+        return f"'{old}' still answers, {lacked} have no embedding by '{safe_text(new.name)}' yet: {again} to go on"
+    first = _path(manifest, files, int(lacking[0]))
+    return (
+        f"'{old}' still answers: {len(lacking):,} of {np.count_nonzero(files.live):,} items have no embedding by"
+        f" '{safe_text(new.name)}' yet (first: {first}); {again} when these files can be read, with --prune --force if"
+        " they are gone for good"
+    )
+
+
+def _path(manifest: CollectionManifest, files: KnownFiles, row: int) -> str:
+    roots = {root.id: root.path for root in manifest.roots}
+    return safe_path(join_path(roots.get(int(files.root_ids[row]), b""), files.path(row)))

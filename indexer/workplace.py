@@ -1,0 +1,100 @@
+"""A collection that this process alone writes to, from taking the lock to letting go of the tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmsearch import manifest as manifests
+from mmsearch.durable import WriterLock, probe_hard_links
+from mmsearch.errors import CollectionError
+from mmsearch.indexer.switch import Wish, settled, taken_up
+from mmsearch.manifest import CollectionManifest, ModelRef
+from mmsearch.safe_text import safe_path
+from mmsearch.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Workplace:
+    """A collection that this process alone writes to, its manifest as it stands, and the model of the run, whose
+    embeddings `store` holds.
+    """
+
+    directory: Path
+    store: Store
+    manifest: CollectionManifest
+    model: ModelRef
+
+    @property
+    def switching(self) -> bool:
+        """Whether the model of the run is to take the place of the one that answers."""
+        return self.manifest.switch is not None and self.manifest.switch.to.fingerprint == self.model.fingerprint
+
+    def replace_manifest(self, manifest: CollectionManifest) -> None:
+        """Makes `manifest` the one that stands."""
+        if manifest != self.manifest:
+            manifests.write(self.directory, manifest)
+            self.manifest = manifest
+
+    def remove_unlisted_models(self) -> None:
+        """Removes the embeddings of models that the manifest does not name (any more). What cannot be removed now, the
+        next run removes.
+        """
+        try:
+            self.store.remove_models_but(self.manifest.models)
+        except OSError as error:
+            _log.warning("%s: embeddings of another model were not removed: %s", safe_path(str(self.directory)), error)
+
+    def optimize(self) -> None:
+        """Merges small files of the tables. That it fails, on a full disk above all, does not undo what was indexed."""
+        try:
+            self.store.optimize()
+            self.store.sync()
+        except (CollectionError, OSError) as error:
+            _log.warning("the tables were not compacted: %s", error)
+
+
+@contextmanager
+def opened(directory: Path, model: ModelRef, wish: Wish) -> Iterator[Workplace]:
+    """The collection in `directory`, made if need be, with its tables open and without what a killed run left over.
+
+    Raises:
+        CollectionBusy: another process is writing.
+        CollectionMismatch: it has another model, and the wish is not to change that.
+        CollectionError: it cannot be written.
+    """
+    manifests.create(directory)
+    with WriterLock(directory):
+        stands = manifests.read(directory)
+        manifest = taken_up(directory, settled(directory, stands), model, wish)
+        probe_hard_links(directory)
+        if manifest != stands:
+            # Before there are tables: who finds one that is not named here may remove it.
+            manifests.write(directory, manifest)
+        with Store.open(directory, model) as store:
+            place = Workplace(directory, store, manifest, model)
+            place.remove_unlisted_models()
+            store.sweep()
+            yield place
+
+
+@contextmanager
+def wrapped_errors(directory: Path) -> Iterator[None]:
+    """What the operating system refuses here concerns the collection: the files that are indexed cost only themselves.
+
+    A pipe that breaks belongs to whoever listens to the progress.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CollectionError(
+            f"{safe_path(str(directory))}: cannot be written ({error.strerror}); see that its disk has room and is not"
+            " read-only, then run it again: it goes on where it was"
+        ) from error

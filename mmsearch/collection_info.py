@@ -1,0 +1,101 @@
+"""What a collection says about itself, from its marker, its live snapshot, and while its model changes, its tables."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmsearch.errors import CollectionNotFound
+from mmsearch.manifest import CollectionManifest
+from mmsearch.root_health import root_trouble
+from mmsearch.snapshot_manifest import active_model
+from mmsearch.types import CollectionInfo, IndexUse, Reason, RootInfo, Skipped, SwitchInfo
+
+if TYPE_CHECKING:
+    from mmsearch.snapshot import Snapshot
+
+
+def describe(directory: Path, manifest: CollectionManifest, snapshot: Snapshot | None) -> CollectionInfo:
+    """What the collection holds, as of `snapshot`, None before the first publication."""
+    counts = snapshot.head.counts if snapshot is not None else {}
+    failed = [(Reason(reason), int(count)) for reason, count in counts.get("failed", {}).items()]
+    model = active_model(directory, manifest)
+    segments = snapshot.segments if snapshot is not None else ()
+    return CollectionInfo(
+        path=str(directory),
+        format=manifest.format,
+        snapshot=snapshot.number if snapshot is not None else 0,
+        model=model.name if model is not None else None,
+        fingerprint=model.fingerprint if model is not None else None,
+        dim=model.dim if model is not None else None,
+        roots=tuple(RootInfo(os.fsdecode(root.path), root_trouble(root.path, root.device)) for root in manifest.roots),
+        images=counts.get("images", 0),
+        texts=counts.get("texts", 0),
+        partial=counts.get("partial", 0),
+        missing=counts.get("missing", 0),
+        failed=tuple(sorted(failed, key=lambda each: (-each[1], each[0]))),
+        index_kinds=tuple(sorted({segment.info.index.kind for segment in segments})),
+        segments=len(segments),
+        disk_bytes=_disk_bytes(directory),
+        matchable=sum(
+            len(snapshot.live_rows(number)) if snapshot is not None and segment.info.tokens is not None else 0
+            for number, segment in enumerate(segments)
+        ),
+        switch=None if model != manifest.model else _switch(directory, manifest, counts),
+        kept_models=tuple(each.name for each in manifest.kept_models),
+        indexes=tuple(IndexUse(segment.info.kind, segment.info.rows, segment.info.index.kind) for segment in segments),
+    )
+
+
+def failed_files(directory: Path, manifest: CollectionManifest) -> Iterator[Skipped]:
+    """The files that could not be read and have not changed since, in no particular order.
+
+    Raises:
+        CollectionDamaged: the tables cannot be read.
+    """
+    model = active_model(directory, manifest)
+    if model is None:
+        return
+    roots = {root.id: root.path for root in manifest.roots}
+    from mmsearch.store import Store
+
+    try:
+        store = Store.open(directory, model, read_only=True)
+    except CollectionNotFound:
+        # Registered, and killed before the first tables were made: nothing has been tried yet.
+        return
+    with store:
+        for item in store.errors():
+            if item.missing_since is None and item.root_id in roots:
+                root = roots[item.root_id]
+                path = os.path.join(root, item.path) if item.path else root
+                yield Skipped(os.fsdecode(path), item.reason or Reason.CRASHED, item.detail or "")
+
+
+def _switch(directory: Path, manifest: CollectionManifest, counts: dict[str, int]) -> SwitchInfo | None:
+    """How far a change of model that is under way has come."""
+    if manifest.switch is None:
+        return None
+    # The tables are opened for this alone: it takes as long as everything else that is told.
+    from mmsearch.store import Store
+
+    to = manifest.switch.to
+    try:
+        with Store.open(directory, to, read_only=True) as store:
+            files = store.known_files()
+    except CollectionNotFound:
+        # Killed before its table was made.
+        return SwitchInfo(to.name, to.fingerprint, to.dim, 0, counts.get("images", 0) + counts.get("texts", 0))
+    embedded, items = int((files.live & files.has_vector).sum()), int(files.live.sum())
+    return SwitchInfo(to.name, to.fingerprint, to.dim, embedded, items)
+
+
+def _disk_bytes(directory: Path) -> int:
+    total = 0
+    for path in directory.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_size if not path.is_dir() else 0
+    return total

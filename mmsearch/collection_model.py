@@ -1,0 +1,80 @@
+"""Which model a collection is asked and filled with: its own, wherever that is now, or the one the caller names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmsearch.manifest import CollectionManifest
+from mmsearch.settings import Settings
+from mmsearch.snapshot_manifest import active_model
+
+if TYPE_CHECKING:
+    from mmsearch.manifest import ModelRef
+    from mmsearch.model import Model
+    from mmsearch.snapshot import Snapshot
+
+
+class ModelChoice:
+    """The model of one open collection, read when it is first needed.
+
+    `name` is what the caller named, a model or a directory. None is for the collection's own, also after it has got
+    another one, and for that of the settings while it has none.
+    """
+
+    def __init__(self, directory: Path, name: str | os.PathLike[str] | None, settings: Settings) -> None:
+        self._directory = directory
+        self._name = name
+        self._settings = settings
+        self._model: Model | None = None
+
+    def current(self, manifest: CollectionManifest) -> Model:
+        """The model for a collection with `manifest`.
+
+        Raises:
+            ModelError: it is missing, or not what its manifest says.
+        """
+        own = active_model(self._directory, manifest) if self._name is None else None
+        if own is not None:
+            return self._found(own)
+        if self._model is None:
+            self._model = self.load(self._name or self._settings.model)
+        return self._model
+
+    def of(self, snapshot: Snapshot) -> Model:
+        """The model to search `snapshot` with.
+
+        Raises:
+            ModelError: it is missing, or not what its manifest says.
+        """
+        if self._name is None:
+            return self._found(snapshot.head.model)
+        return self.current(CollectionManifest())
+
+    def load(self, name: str | os.PathLike[str]) -> Model:
+        """Any model, as it would be loaded for this collection.
+
+        Raises:
+            ModelError: it is missing, or not what its manifest says.
+        """
+        from mmsearch.model import load_model
+
+        settings = self._settings
+        return load_model(name, threads=settings.thread_count, device=settings.device, precision=settings.precision)
+
+    def replace(self, model: Model, name: str | os.PathLike[str]) -> None:
+        """`model`, called `name`, is the collection's from now on."""
+        self._model, self._name = model, None if self._name is None else name
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        self._model = None
+
+    def _found(self, wanted: ModelRef) -> Model:
+        if self._model is None or self._model.fingerprint != wanted.fingerprint:
+            from mmsearch.model_lookup import find_model
+
+            threads = self._settings.thread_count
+            self._model = find_model(wanted, fallback=self._settings.model, threads=threads)
+        return self._model

@@ -1,0 +1,57 @@
+"""From what a collection says of its model to the model itself, wherever it is installed now, and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmsearch.errors import ModelError
+from mmsearch.manifest import ModelRef
+from mmsearch.model import Model, load_model
+from mmsearch.model_manifest import BUNDLED
+from mmsearch.safe_text import safe_text
+
+
+def reference(model: Model) -> ModelRef:
+    """What a collection remembers of `model`. A bundled one moves with every installation, so its name has to do."""
+    from mmsearch.model_forms import home
+
+    directory = home(model.manifest.directory)
+    bundled = directory.parent == Path(os.path.abspath(BUNDLED))
+    return ModelRef(model.name, model.fingerprint, model.dim, None if bundled else str(directory))
+
+
+def find_model(
+    wanted: ModelRef, *, fallback: str | os.PathLike[str] | None = None, threads: int | None = None, once: bool = False
+) -> Model:
+    """The model `wanted`: where it was, else one of its name, else `fallback`, if that has its fingerprint.
+
+    `threads` and `once` are those of `load_model`.
+
+    Raises:
+        ModelError: it is at none of these places; says what is there.
+    """
+    reasons = []
+    for candidate in _candidates(wanted, fallback):
+        try:
+            model = load_model(candidate, threads=threads, once=once)
+        except ModelError as error:
+            reasons.append(str(error))
+            continue
+        if model.fingerprint == wanted.fingerprint:
+            return model
+        reasons.append(f"{safe_text(os.fspath(candidate))} has the fingerprint {model.fingerprint}")
+    raise ModelError(
+        f"the model '{safe_text(wanted.name)}' (fingerprint {safe_text(wanted.fingerprint)}), with which the collection"
+        f" was built, is not found: {'; '.join(reasons)}; say where it is with --model DIR,"
+        " or give the collection another model with `mmsearch index --model NAME`"
+    )
+
+
+def _candidates(wanted: ModelRef, fallback: str | os.PathLike[str] | None) -> Iterator[str | os.PathLike[str]]:
+    if wanted.location is not None:
+        yield Path(wanted.location)
+    yield wanted.name
+    if fallback is not None and os.fspath(fallback) not in (wanted.location, wanted.name):
+        yield fallback
