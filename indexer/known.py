@@ -130,6 +130,10 @@ class KnownIndex:
         """The sha256 of the file that has these rows; None for a new file, and for one that could not be read."""
         return self._files.digest(int(rows[0])) if len(rows) else None
 
+    def looks_stored(self, rows: Rows, size: int, mtime_ns: int) -> bool:
+        """Whether all `rows` of a file were stored of one with this size and time."""
+        return bool((self._files.sizes[rows] == size).all() and (self._files.mtime_ns[rows] == mtime_ns).all())
+
     def hashes_of_size(self, size: int, extension: str) -> tuple[bytes, ...]:
         """Digests of embedded files with that size and extension: should a new file be one of them, it needs no
         decoding. At most a few, a handful of sizes being shared by very many files.

@@ -88,7 +88,11 @@ class Settler:
             return True
         rows = planned.rows
         stored = len(rows) > 0 and not bool(self._known.failed[rows].any())
-        looks_the_same = planned.step is Step.CHECK and failed.hash is None
+        # In a change of models every file is read, whether or not it changed.
+        looks_the_same = failed.hash is None and (
+            planned.step is Step.CHECK
+            or (stored and self._known.looks_stored(rows, planned.found.size, planned.found.mtime_ns))
+        )
         return stored and (failed.errno in DRIVE_GONE or looks_the_same)
 
     def _unproven(self, planned: Planned, failed: Failed) -> Change:

@@ -64,7 +64,11 @@ def taken_up(directory: Path, manifest: CollectionManifest, model: ModelRef, wis
     given_up = () if manifest.switch is None else (manifest.switch.to,)
     others = (*manifest.kept_models, *given_up)
     kept = tuple(each for each in others if each.fingerprint != model.fingerprint)
-    return replace(manifest, switch=ModelSwitch(model, keep_old=bool(wish.keep_old)), kept_models=kept)
+    going_on = manifest.switch is not None and manifest.switch.to.fingerprint == model.fingerprint
+    keep_old = wish.keep_old
+    if keep_old is None:
+        keep_old = manifest.switch is not None and going_on and manifest.switch.keep_old
+    return replace(manifest, switch=ModelSwitch(model, keep_old=keep_old), kept_models=kept)
 
 
 def progress_of(model: ModelRef, files: KnownFiles, *, done: bool = False) -> SwitchInfo:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ _HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpco
 Tell = Callable[[int], None]
 
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+
+
 @dataclass(frozen=True, slots=True)
 class HubFile:
     """One file as the hub states it: SHA-256 of what it keeps as large files, git's blob hash (SHA-1) of the others."""
@@ -36,6 +41,13 @@ class HubFile:
     bytes: int
     sha256: str | None
     git_sha1: str | None
+
+    def __post_init__(self) -> None:
+        # Downloads are named by these, so anything but a digest might name a file elsewhere.
+        if not _SHA256.fullmatch(self.sha256 or "") and not (
+            self.sha256 is None and _SHA1.fullmatch(self.git_sha1 or "")
+        ):
+            raise ModelError(f"the hub states no usable hash for '{safe_text(self.name)}': it cannot be checked")
 
 
 @dataclass(frozen=True, slots=True)
