@@ -37,6 +37,10 @@ class Encoder(Protocol):
     def on_gpu(self) -> bool:
         """True where it runs on a CUDA device, so that large batches pay; a tower may be read for the answer."""
 
+    @property
+    def calls_at_once(self) -> int:
+        """How many calls, from threads of their own, give the most embeddings a second."""
+
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings of pixels, uint8 (B, 3, height, width)."""
 
@@ -87,6 +91,11 @@ class OnnxEncoder:
             and bool(cuda_devices())
             and self._session(self._manifest.image_file).on_gpu
         )
+
+    @property
+    def calls_at_once(self) -> int:
+        """Two where there are threads for them: much of a graph is too small to be shared out, and waits for nobody."""
+        return 1 if self._threads == 1 or self.on_gpu else 2
 
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings (B, dim) of pixels, uint8 (B, 3, height, width) of the size in the manifest.

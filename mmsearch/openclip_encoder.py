@@ -63,6 +63,11 @@ class OpenClipEncoder:
         image, _ = self._loaded()
         return next(image.parameters()).device.type == "cuda"
 
+    @property
+    def calls_at_once(self) -> int:
+        """One: torch shares out a call over all threads."""
+        return 1
+
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings (B, dim) of pixels, uint8 (B, 3, height, width) of the size in the manifest.
 

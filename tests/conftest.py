@@ -9,6 +9,8 @@ import pytest
 from hypothesis import settings
 from tiny_model import write_tiny_model
 
+pytest_plugins = ["reliability_plugin"]
+
 # How long an example takes tells of the machine and its other work, not of the code.
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")

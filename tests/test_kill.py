@@ -21,36 +21,17 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
+from photo_scenes import MODEL, Outcome, assert_same, change, fill, outcome, stored_items
 
 from mmsearch import manifest as manifests
 from mmsearch.errors import CollectionNotFound
 from mmsearch.indexer.decode import DecodePool
 from mmsearch.indexer.pipeline import IndexOptions, index
-from mmsearch.manifest import ModelRef
 from mmsearch.model import Model, load_model
-from mmsearch.snapshot import Candidate, Snapshot
-from mmsearch.store import Item, Store
+from mmsearch.snapshot import Snapshot
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-MODEL = os.environ.get("MMSEARCH_TEST_MODEL")
 AT_ONCE = 2
-LONG_AGO_NS = 1_500_000_000 * 10**9
-
-Facts = tuple[object, ...]
-Key = tuple[bytes, int]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a collection holds: the facts of each row, and the embeddings that a query finds, with the tokens of those
-    that have some.
-    """
-
-    rows: dict[Key, Facts]
-    embeddings: dict[Key, NDArray[np.float32]]
-    tokens: dict[Key, NDArray[np.int8]]
 
 
 @dataclass(frozen=True)
@@ -66,96 +47,6 @@ class Scene:
     @property
     def model(self) -> Model:
         return load_model(self.model_name, threads=1)
-
-
-# -- a folder and its history ------------------------------------------------------------------------------------
-
-
-def photo(path: Path, seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (24, 24, 3), np.uint8)
-    Image.fromarray(pixels).save(path)
-    age(path, seed)
-
-
-def captions(path: Path, *texts: str) -> None:
-    path.write_text("\n".join(["caption", *texts]), encoding="utf-8")
-    age(path, len(texts))
-
-
-def age(path: Path, seconds: int) -> None:
-    stamp = LONG_AGO_NS + seconds * 10**9
-    os.utime(path, ns=(stamp, stamp))
-
-
-def fill(folder: Path) -> None:
-    """Forty pictures, some of them the same, captions, and files that cannot be read."""
-    for place in range(40):
-        photo(folder / f"{place % 3}/{place:02}.png", place if place % 10 else 0)
-    captions(folder / "some.csv", "a dog", "a cat", "a dog and a cat")
-    captions(folder / "more.csv", *(f"caption number {place}" for place in range(30)))
-    for name, content in (("empty.jpg", b""), ("page.jpg", b"<html>"), ("cut.png", b"\x89PNG\r\n\x1a\n")):
-        (folder / name).write_bytes(content)
-        age(folder / name, 1)
-
-
-def change(folder: Path) -> None:
-    """New, changed, moved, copied, repaired and vanished files; captions that grow and shrink."""
-    for place in range(0, 12, 3):
-        photo(folder / f"0/{place:02}.png", 100 + place)
-    (folder / "1").rename(folder / "moved")
-    shutil.copy2(folder / "2/02.png", folder / "copy.png")
-    for place in (5, 8, 11):
-        (folder / f"2/{place:02}.png").unlink()
-    photo(folder / "empty.jpg", 200)
-    captions(folder / "some.csv", "a dog", "a bird", "a cat", "two dogs", "a dog and a cat", "nothing")
-    captions(folder / "more.csv", *(f"caption number {place}" for place in range(5, 12)))
-
-
-def outcome(collection: Path, model: Model) -> Outcome:
-    """What the collection holds now; that no key and no id comes twice is asserted."""
-    items = stored_items(collection, model)
-    rows = {(item.root_id, item.path, item.part): facts(item) for item in items}
-    assert len(rows) == len(items)
-    assert len({item.id for item in items}) == len(items)
-    embeddings: dict[Key, NDArray[np.float32]] = {}
-    tokens: dict[Key, NDArray[np.int8]] = {}
-    with Snapshot.open(collection) as snapshot:
-        for number, segment in enumerate(snapshot.segments):
-            for place in snapshot.live_rows(number).tolist():
-                candidate = Candidate(number, place, int(segment.ids[place]), 0.0)
-                row = snapshot.row(candidate)
-                vector = snapshot.vector(row.id)
-                assert vector is not None
-                assert (row.path, row.part) not in embeddings
-                embeddings[row.path, row.part] = vector.copy()
-                if (some := snapshot.tokens([candidate])) is not None:
-                    tokens[row.path, row.part] = some[0]
-    return Outcome({(path, part): each for (_, path, part), each in rows.items()}, embeddings, tokens)
-
-
-def stored_items(collection: Path, model: Model) -> list[Item]:
-    with Store.open(collection, ModelRef(model.name, model.fingerprint, model.dim)) as store:
-        return store.items(store.known_files().ids)
-
-
-def facts(item: Item) -> Facts:
-    return (
-        item.kind, item.status, item.reason, item.hash, item.size, item.mtime_ns, item.width, item.height,
-        item.text, item.locator, item.missing_since is None,
-    )  # fmt: skip
-
-
-def assert_same(found: Outcome, expected: Outcome) -> None:
-    assert found.rows == expected.rows
-    assert found.embeddings.keys() == expected.embeddings.keys()
-    for key, embedding in expected.embeddings.items():
-        assert float(found.embeddings[key] @ embedding) >= 0.9999, key
-    assert expected.tokens or MODEL
-    assert found.tokens.keys() == expected.tokens.keys()
-    for key, tokens in expected.tokens.items():
-        # One step of rounding is what another batch may make of the same picture.
-        assert np.abs(found.tokens[key].astype(int) - tokens).max() <= 1, key
 
 
 # -- runs that are ended -----------------------------------------------------------------------------------------

@@ -1,0 +1,56 @@
+"""The faults: what the machine, the disk, the drives and other programs do to a run, by category."""
+
+from __future__ import annotations
+
+FAULTS: dict[str, dict[int, str]] = {
+    "faults: process": {
+        1: "killed at every system call that writes, in `mmsearch index`",
+        2: "killed at each named step",
+        3: "killed while it compacts",
+        4: "killed while it builds the FAISS index",
+        5: "killed while a collection goes to another format or another model",
+        6: "killed while it downloads a model",
+        7: "killed while a collection heals itself",
+        8: "SIGINT and SIGTERM: the batch is committed, exit code 130 within 5 seconds",
+        9: "stopped for a minute, then continued",
+        10: "a decode process crashes: one file",
+        11: "a decoder loops for ever: one file",
+        12: "a decode process runs out of memory: one file",
+        13: "a decode process ends without a word: one file",
+        14: "the main process is killed for its memory",
+        15: "no file descriptors left",
+        16: "a fork is attempted: refused",
+    },
+    "faults: storage": {
+        17: "the disk is full at every N-th write",
+        18: "a file may not grow any more",
+        19: "the quota is used up",
+        20: "reading an original fails, once and for ever",
+        21: "writing the collection fails",
+        22: "a read-only disk: queries work, indexing ends with a message",
+        23: "the newest table manifest is empty, cut, zeroed or gone: the version before opens",
+        24: "the same for each data file: `mmsearch check` names it, `mmsearch repair` embeds its rows again",
+        25: "one bit flips in each kind of stored file: `mmsearch check --read-data` finds it",
+        26: "a damaged cache or FAISS file: built again, the same results",
+        27: "garbage in hints, locks and settings",
+        28: "fsync fails: the run ends, nothing is acknowledged",
+        29: "simulated power loss at each commit",
+        30: "a file system without hard links: a clear refusal",
+    },
+    "faults: storage (server)": {31: "the collection is removed while it is served: 503, then recovery"},
+    "faults: sources": {
+        32: "a root is unmounted before a run: no row goes",
+        33: "a root fails during a run: no row goes",
+        34: "a mount point is empty: no row goes",
+        35: "a directory that may not be read",
+        36: "a file is replaced, cut or grown while it is read",
+        37: "a file is deleted between walk and read",
+        38: "a directory is renamed during the walk",
+        39: "links in a circle, to themselves, and to the root of the file system",
+        40: "a file that is slow to read: the deadline",
+    },
+    "faults: concurrency and clock": {
+        41: "two indexers, a compactor and four readers at once; stale locks",
+        42: "the clock goes back a day or ahead ten years; files from the future; new content under an old time stamp",
+    },
+}
