@@ -17,6 +17,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from mmsearch.image_formats import IMAGE_EXTENSIONS
+from mmsearch.indexer.reading import stored_mtime_ns
 from mmsearch.passages import TEXT_EXTENSIONS
 from mmsearch.types import Kind
 
@@ -131,7 +132,7 @@ class Walk:
                 kind=kind,
                 extension=extension,
                 size=status.st_size,
-                mtime_ns=status.st_mtime_ns,
+                mtime_ns=stored_mtime_ns(status),
                 obstacle=obstacle,
             )
 

@@ -35,10 +35,10 @@ def read_frame(read_exactly: ReadExactly) -> tuple[Header, bytearray]:
         raise BrokenFrameError(f"a header of {length} bytes, expected at most {MAX_HEADER_BYTES}")
     try:
         header = json.loads(read_exactly(length))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BrokenFrameError("a header that is not JSON") from error
     size = header.get("payload") if isinstance(header, dict) else None
-    if not isinstance(size, int) or not 0 <= size <= MAX_PAYLOAD_BYTES:
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_PAYLOAD_BYTES:
         raise BrokenFrameError(f"a payload of {size} bytes, expected at most {MAX_PAYLOAD_BYTES}")
     return header, read_exactly(size)
 

@@ -7,6 +7,7 @@ else. When that other file is still there, the new path is a copy: new rows, and
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -87,9 +88,10 @@ class Origins:
             return False
         path = join_path(self._roots[root], self._known.path(row))
         try:
-            os.lstat(path)
+            mode = os.lstat(path).st_mode
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:
             return False
-        return False
+        # A walk passes over a link, and through a directory: the file that stood there is gone for it.
+        return stat.S_ISLNK(mode) or stat.S_ISDIR(mode)

@@ -26,6 +26,7 @@ from mmsearch.indexer.origin import Origins
 from mmsearch.indexer.plan import Planned, Policy, plan
 from mmsearch.indexer.prune import Gone, mark_returned, require_plausible, settle_gone
 from mmsearch.indexer.publish import Publisher, published_items
+from mmsearch.indexer.regain import Regain
 from mmsearch.indexer.settle import Settler
 from mmsearch.indexer.space import require_space
 from mmsearch.indexer.survey import Survey
@@ -35,7 +36,6 @@ from mmsearch.indexer.workplace import Workplace, opened, wrapped_errors
 from mmsearch.indexer.write import BatchLimits, Writer
 from mmsearch.manifest import CollectionManifest
 from mmsearch.model import Model
-from mmsearch.model_lookup import reference
 from mmsearch.progress import ProgressCallback
 from mmsearch.root_health import root_trouble
 from mmsearch.safe_text import safe_path
@@ -86,7 +86,7 @@ def index(directory: Path, paths: Iterable[roots.PathInput] | None, model: Model
     with (
         interruptible() as interrupt,
         wrapped_errors(directory),
-        opened(directory, reference(model), options.models) as place,
+        opened(directory, model, options.models) as place,
     ):
         versions = place.store.versions()
         run = _Run(place, model, options, interrupt, _surveys(place, arguments))
@@ -97,7 +97,7 @@ def index(directory: Path, paths: Iterable[roots.PathInput] | None, model: Model
             place.optimize()
     ignored = roots.count_ignored(arguments)
     report = run.tally.report(run.surveys, gone, items=items, ignored=ignored, seconds=time.monotonic() - started)
-    warnings = (*place.store.warnings, *report.warnings, *run.remarks)
+    warnings = (*place.warnings, *report.warnings, *run.remarks)
     report = replace(report, interrupted=interrupt.requested, warnings=warnings, switch=run.switch)
     if gone.refusal is not None:
         raise PruneRefused(gone.refusal, report)
@@ -111,7 +111,9 @@ class _Run:
         self, place: Workplace, model: Model, options: IndexOptions, interrupt: Interrupt, surveys: Sequence[Survey]
     ) -> None:
         store, roots_now = place.store, place.manifest.roots
-        self.surveys = surveys
+        files = store.known_files()
+        self._regain = Regain(place.directory, place.model, files)
+        self.surveys = self._regain.surveys(roots_now, surveys)
         self.tally = Tally()
         self.switch: SwitchInfo | None = None
         self.remarks: tuple[str, ...] = ()
@@ -119,7 +121,7 @@ class _Run:
         self._model = model
         self._options = options
         self._interrupt = interrupt
-        self._known = KnownIndex(store.known_files(), {each.id: each.reason for each in store.errors() if each.reason})
+        self._known = KnownIndex(files, {each.id: each.reason for each in store.errors() if each.reason})
         healthy = [root.id for root in roots_now if root_trouble(root.path, root.device) is None]
         origins = Origins(self._known, {root.id: root.path for root in roots_now}, healthy)
         self._settler = Settler(store, self._known, origins)
@@ -130,7 +132,7 @@ class _Run:
             store,
             place.model,
             every_s=options.publish_every_s,
-            hold=place.switching,
+            hold=place.switching or self._regain.waits,
             index=options.index,
         )
         self._meter = Meter(options.progress, self._done)
@@ -166,9 +168,18 @@ class _Run:
     def publish(self) -> int:
         """Publishes what the tables hold; the number of items that can be found."""
         self._meter.publishing(done=False)
-        items = self._switch_model() if self._place.switching else self._publisher.publish(self._place.manifest.roots)
+        items = self._switch_model() if self._place.switching else self._publish_own()
         self._meter.publishing(done=True)
         return items
+
+    def _publish_own(self) -> int:
+        roots_now = self._place.manifest.roots
+        if self._interrupt.requested and self._regain.waits:
+            self._publisher.sync()
+            return published_items(self._place.directory)
+        lost = self._regain.remark(roots_now)
+        self.remarks = () if lost is None else (lost,)
+        return self._publisher.publish(roots_now)
 
     def _switch_model(self) -> int:
         """Lets the new model answer, if everything is embedded by it, or else the old one as before."""
@@ -201,6 +212,8 @@ class _Run:
         self._settler.note_committed(changes, items)
         self.tally.add(changes)
         self._meter.tick()
+        self._regain.note(changes)
+        self._publisher.hold = self._place.switching or self._regain.waits
         self._publisher.publish_if_due(self._place.manifest.roots)
 
     def _done(self) -> int:

@@ -49,7 +49,7 @@ class Publisher:
         self._store = store
         self._model = model
         self._every_s = every_s
-        self._hold = hold
+        self.hold = hold
         self._writer = SnapshotWriter(directory, index=index)
         self._durable = store.versions()
         self._next = time.monotonic() + every_s
@@ -58,7 +58,7 @@ class Publisher:
         """Publishes when the last time is `every_s` seconds ago."""
         if time.monotonic() < self._next:
             return
-        if self._hold:
+        if self.hold:
             self.sync()
         else:
             self.publish(roots)
@@ -69,10 +69,10 @@ class Publisher:
         self._durable = self._store.versions()
         self._next = time.monotonic() + self._every_s
 
-    def publish(self, roots: tuple[Root, ...], *, anew: bool = False) -> int:
+    def publish(self, roots: tuple[Root, ...], *, anew: bool = False, merge_all: bool = False) -> int:
         """Makes the live snapshot hold exactly what the tables hold, durably; the number of items in it.
 
-        With `anew` nothing of the live snapshot is used again.
+        With `anew` nothing of the live snapshot is used again; with `merge_all` its parts become as few as can be.
         """
         ids, revisions = self._store.revisions()
         head = SnapshotHead(
@@ -85,14 +85,16 @@ class Publisher:
             model_location=self._model.location,
         )
         try:
-            self._publish(head, ids, revisions, None if anew else self._previous())
+            self._publish(head, ids, revisions, None if anew else self._previous(), merge_all=merge_all)
         except CollectionDamaged as error:
             _log.warning("%s; publishing everything anew", error)
             self._publish(head, ids, revisions, None)
         self._next = time.monotonic() + self._every_s
         return len(ids)
 
-    def _publish(self, head: SnapshotHead, ids: Ids, revisions: Ids, previous: Snapshot | None) -> None:
+    def _publish(
+        self, head: SnapshotHead, ids: Ids, revisions: Ids, previous: Snapshot | None, *, merge_all: bool = False
+    ) -> None:
         live_ids, live_revisions = previous.live_keys() if previous else (ids[:0], revisions[:0])
         added = ids[~_among(ids, revisions, live_ids, live_revisions)]
         gone = ~_among(live_ids, live_revisions, ids, revisions)
@@ -100,13 +102,14 @@ class Publisher:
         same_head = previous is not None and replace(head, table_versions=previous.head.table_versions) == previous.head
         changed = not same_head or len(added) > 0 or bool(gone.any())
         changed = changed or any(self._writer.index_is_due(each) for each in (previous.segments if previous else ()))
-        if changed or head.table_versions != self._durable:
+        changed = changed or (merge_all and previous is not None and _has_loose_parts(previous))
+        if changed or head.table_versions != self._durable or not self._store.is_recorded:
             self._store.sync()
             self._durable = head.table_versions
         if not changed:
             return
         dead = (live_ids[gone], live_revisions[gone])
-        self._writer.publish(head, previous=previous, added=self._blocks(added), dead=dead)
+        self._writer.publish(head, previous=previous, added=self._blocks(added), dead=dead, merge_all=merge_all)
 
     def _previous(self) -> Snapshot | None:
         """The live snapshot, None when there is none that this one can build on."""
@@ -157,6 +160,13 @@ def _blocks_alike(
         places = [place for place, each in enumerate(shapes) if each == shape]
         some = [each for place in places if (each := tokens[place]) is not None]
         yield Block([rows[place] for place in places], vectors[places], np.stack(some) if some else None)
+
+
+def _has_loose_parts(snapshot: Snapshot) -> bool:
+    """Whether some of its segments could be one, or have dead rows."""
+    shapes = {(each.info.kind, each.info.tokens) for each in snapshot.segments}
+    dead = any(len(snapshot.manifest.dead_rows(each.info)) for each in snapshot.segments)
+    return dead or len(shapes) < len(snapshot.segments)
 
 
 def _among(ids: Ids, revisions: Ids, other_ids: Ids, other_revisions: Ids) -> NDArray[np.bool_]:

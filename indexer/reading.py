@@ -12,6 +12,7 @@ from mmsearch.errors import UnreadableFile
 from mmsearch.types import Reason
 
 _RETRY_AFTER_S = (0.2, 1.0)  # a file that changes while it is read is most often being written just now
+_MOST_NS = (1 << 63) - 1
 _CHUNK_BYTES = 64 * 1024 * 1024
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # O_NONBLOCK: a FIFO must not wait for a writer
 _GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
@@ -35,8 +36,13 @@ class ReadFailureError(Exception):
         self.reason = cause.reason
         self.detail = cause.detail
         self.size = status.st_size if status is not None else None
-        self.mtime_ns = status.st_mtime_ns if status is not None else None
+        self.mtime_ns = stored_mtime_ns(status) if status is not None else None
         self.errno = code
+
+
+def stored_mtime_ns(status: os.stat_result) -> int:
+    """When the file was changed, as the tables hold it: int64, which ends in 2262. File systems go on beyond that."""
+    return max(-_MOST_NS, min(status.st_mtime_ns, _MOST_NS))
 
 
 def read_whole(path: bytes, most: int) -> FileContent:
@@ -81,7 +87,7 @@ def _read_open(file: int, most: int) -> tuple[FileContent | None, os.stat_result
     same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
     if not same or len(data) != before.st_size:
         return None, after
-    return FileContent(data, before.st_size, before.st_mtime_ns, checked_ns), after
+    return FileContent(data, before.st_size, stored_mtime_ns(before), checked_ns), after
 
 
 def _read_all(file: int, size: int) -> bytes:

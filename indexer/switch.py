@@ -50,15 +50,14 @@ def finished(manifest: CollectionManifest) -> CollectionManifest:
 def taken_up(directory: Path, manifest: CollectionManifest, model: ModelRef, wish: Wish) -> CollectionManifest:
     """`manifest` for a run with `model`: the collection's own, its first, or one that it is to be switched to.
 
-    A switch that was under way to a third model gives way; what it has made is kept until this one is finished.
+    A switch that was under way to a third model gives way; what it has made is kept until this one is finished. One
+    that was under way is given up where the wish names the collection's own model.
 
     Raises:
         CollectionMismatch: the collection has another model, and there is no wish to change that.
     """
     if manifest.model is None or manifest.model.fingerprint == model.fingerprint:
-        if wish.keep_old is False:
-            return replace(manifest, model=model, switch=None, kept_models=())
-        return replace(manifest, model=model)
+        return _with_own(replace(manifest, model=model), wish)
     if not wish.switch:
         manifests.require_model(directory, manifest, model)
     given_up = () if manifest.switch is None else (manifest.switch.to,)
@@ -69,6 +68,25 @@ def taken_up(directory: Path, manifest: CollectionManifest, model: ModelRef, wis
     if keep_old is None:
         keep_old = manifest.switch is not None and going_on and manifest.switch.keep_old
     return replace(manifest, switch=ModelSwitch(model, keep_old=keep_old), kept_models=kept)
+
+
+def _with_own(manifest: CollectionManifest, wish: Wish) -> CollectionManifest:
+    kept = () if wish.keep_old is False else manifest.kept_models
+    if manifest.switch is None or not wish.switch:
+        # A change that is under way is no old one: it ends when it is given up, and not before.
+        return replace(manifest, kept_models=kept)
+    return replace(manifest, switch=None, kept_models=(*kept, manifest.switch.to) if wish.keep_old else kept)
+
+
+def giving_up(before: CollectionManifest, after: CollectionManifest) -> str | None:
+    """A sentence on the switch of `before` that `after`, what a run makes of it, has given up; None when it has not."""
+    if before.switch is None or after.switch is not None or before.model is None or after.model is None:
+        return None
+    if before.model.fingerprint != after.model.fingerprint:
+        return None
+    old, new = safe_text(before.model.name), safe_text(before.switch.to.name)
+    became = "kept" if before.switch.to in after.kept_models else "removed"
+    return f"the change to '{new}' is given up: '{old}' goes on answering, and what '{new}' had embedded is {became}"
 
 
 def progress_of(model: ModelRef, files: KnownFiles, *, done: bool = False) -> SwitchInfo:
@@ -96,14 +114,16 @@ def remark(manifest: CollectionManifest, store: Store, *, interrupted: bool) -> 
     lacking = np.flatnonzero(files.live & ~files.has_vector)
     old, new = safe_text(manifest.model.name), manifest.switch.to
     again = f"run `mmsearch index --model {new.argument}` again"
+    to_stay = f"to stay with '{old}' instead, `mmsearch index --model {manifest.model.argument}`"
     if interrupted or not len(lacking):
         lacked = f"{len(lacking):,} of {np.count_nonzero(files.live):,} items"
-        return f"'{old}' still answers, {lacked} have no embedding by '{safe_text(new.name)}' yet: {again} to go on"
+        lacking_by = f"{lacked} have no embedding by '{safe_text(new.name)}' yet"
+        return f"'{old}' still answers, {lacking_by}: {again} to go on, or {to_stay}"
     first = _path(manifest, files, int(lacking[0]))
     return (
         f"'{old}' still answers: {len(lacking):,} of {np.count_nonzero(files.live):,} items have no embedding by"
         f" '{safe_text(new.name)}' yet (first: {first}); {again} when these files can be read, with --prune --force if"
-        " they are gone for good"
+        f" they are gone for good; {to_stay}"
     )
 
 

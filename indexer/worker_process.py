@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import select
 import signal
@@ -15,16 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 import mmsearch
 from mmsearch.errors import MMSearchError
 from mmsearch.image_limits import DecodeLimits
-from mmsearch.images import DecodedImage
+from mmsearch.indexer.answers import result_of
 from mmsearch.indexer.frames import BrokenFrameError, Header, pack_frame, pack_path, read_frame
 from mmsearch.indexer.jobs import Decoded, Failed, Job
-from mmsearch.passages import Passage
-from mmsearch.types import Preprocess, Reason
+from mmsearch.types import Preprocess
 
 BOOT = "import sys; sys.path[:] = sys.argv[1:]; from mmsearch.indexer.worker import main; main()"
 _START_S = 60.0  # imports from a cold disk on a busy machine
@@ -95,8 +91,8 @@ class WorkerProcess:
         )
         header, payload = self._receive(self._config.deadline_s)
         try:
-            return self._result(job.token, header, payload)
-        except (KeyError, TypeError, ValueError) as error:
+            return result_of(job, header, payload, self._config.preprocess)
+        except ValueError as error:
             raise WorkerDiedError(f"its answer makes no sense ({error})") from error
 
     def kill(self) -> None:
@@ -148,36 +144,6 @@ class WorkerProcess:
                 view = view[got:]
         return data
 
-    def _result(self, token: int, header: Header, payload: bytearray) -> Decoded | Failed:
-        outcome = header["outcome"]
-        if outcome == "failed":
-            digest = header.get("hash")
-            return Failed(
-                token=token,
-                reason=Reason(header["reason"]),
-                detail=header["detail"],
-                size=header.get("size"),
-                mtime_ns=header.get("mtime_ns"),
-                hash=None if digest is None else bytes.fromhex(digest),
-                errno=header.get("errno"),
-            )
-        return Decoded(
-            token=token,
-            hash=bytes.fromhex(header["hash"]),
-            size=header["size"],
-            mtime_ns=header["mtime_ns"],
-            checked_ns=header["checked_ns"],
-            outcome=outcome,
-            image=self._image(header, payload) if outcome == "image" else None,
-            passages=_passages(payload) if outcome == "passages" else (),
-        )
-
-    def _image(self, header: Header, payload: bytearray) -> DecodedImage:
-        preprocess = self._config.preprocess
-        pixels = np.frombuffer(payload, dtype=np.uint8).reshape(3, preprocess.height, preprocess.width)
-        names = ("status", "width", "height", "note", "taken_at", "latitude", "longitude")
-        return DecodedImage(pixels, *(header[name] for name in names))
-
 
 class _Patience:
     """Time that is left to wait. Time in which we were stopped ourselves does not count against a file."""
@@ -214,10 +180,6 @@ def _launch() -> subprocess.Popen[bytes]:
 def _streams(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     return process.stdin, process.stdout, process.stderr
-
-
-def _passages(payload: bytearray) -> tuple[Passage, ...]:
-    return tuple(Passage(part, text, locator) for part, (text, locator) in enumerate(json.loads(payload)))
 
 
 def _import_path() -> list[str]:

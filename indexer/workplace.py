@@ -11,8 +11,10 @@ from pathlib import Path
 from mmsearch import manifest as manifests
 from mmsearch.durable import WriterLock, probe_hard_links
 from mmsearch.errors import CollectionError
-from mmsearch.indexer.switch import Wish, settled, taken_up
+from mmsearch.indexer.switch import Wish, giving_up, settled, taken_up
 from mmsearch.manifest import CollectionManifest, ModelRef
+from mmsearch.model import Model
+from mmsearch.model_lookup import reference
 from mmsearch.safe_text import safe_path
 from mmsearch.store import Store
 
@@ -22,13 +24,14 @@ _log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class Workplace:
     """A collection that this process alone writes to, its manifest as it stands, and the model of the run, whose
-    embeddings `store` holds.
+    embeddings `store` holds. `warnings` are sentences for a person on what became of it when it was opened.
     """
 
     directory: Path
     store: Store
     manifest: CollectionManifest
     model: ModelRef
+    warnings: tuple[str, ...] = ()
 
     @property
     def switching(self) -> bool:
@@ -60,24 +63,31 @@ class Workplace:
 
 
 @contextmanager
-def opened(directory: Path, model: ModelRef, wish: Wish) -> Iterator[Workplace]:
+def opened(directory: Path, model: Model, wish: Wish) -> Iterator[Workplace]:
     """The collection in `directory`, made if need be, with its tables open and without what a killed run left over.
 
     Raises:
         CollectionBusy: another process is writing.
         CollectionMismatch: it has another model, and the wish is not to change that.
         CollectionError: it cannot be written.
+        ModelError: the collection is to change to this model, and it cannot be loaded; nothing has changed.
     """
+    own = reference(model)
     manifests.create(directory)
     with WriterLock(directory):
         stands = manifests.read(directory)
-        manifest = taken_up(directory, settled(directory, stands), model, wish)
+        before = settled(directory, stands)
+        manifest = taken_up(directory, before, own, wish)
+        if manifest.switch is not None and manifest.switch != before.switch:
+            model.load(images=True, texts=True)
         probe_hard_links(directory)
         if manifest != stands:
             # Before there are tables: who finds one that is not named here may remove it.
             manifests.write(directory, manifest)
-        with Store.open(directory, model) as store:
-            place = Workplace(directory, store, manifest, model)
+        with Store.open(directory, own) as store:
+            ended = giving_up(before, manifest)
+            warnings = (*store.warnings, *(() if ended is None else (ended,)))
+            place = Workplace(directory, store, manifest, own, warnings)
             place.remove_unlisted_models()
             store.sweep()
             yield place

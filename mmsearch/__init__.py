@@ -11,8 +11,9 @@ Importing this package loads neither a model run-time nor a database: each name 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+# Every command begins with this module, and until it is loaded nobody hears a Ctrl-C: `typing` is most of that time.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+_INTERRUPTED = 130
+
 
 def main() -> None:
     """Runs the command in `sys.argv` and exits with its code."""
@@ -16,7 +18,20 @@ def main() -> None:
     except KeyboardInterrupt:
         # While modules were loaded: whatever comes later is caught where it happens.
         sys.stderr.write("mmsearch: interrupted\n")
-        sys.exit(130)
+        _end_interrupted()
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            _end_interrupted()
+        raise
+
+
+def _end_interrupted() -> None:
+    """Ends the process with the code for it. Python itself would end by the signal instead, had that come while it made
+    a class or a function of text, as for dataclasses, even if somebody caught it.
+    """
+    from mmsearch.cli.outcome import end_at_once
+
+    end_at_once(_INTERRUPTED)
 
 
 def _answer_quickly() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -218,10 +217,7 @@ class Collection:
             CollectionNotFound: there is no collection.
             CollectionDamaged: its files do not fit together.
         """
-        manifest = manifests.read(self._directory)
-        with contextlib.suppress(CollectionNotFound):
-            return describe(self._directory, manifest, self._current_snapshot())
-        return describe(self._directory, manifest, None)
+        return describe(self._directory, self._current_snapshot)
 
     def errors(self) -> Iterator[Skipped]:
         """The files that could not be read and have not changed since, in no particular order. The tables are read as
@@ -231,7 +227,7 @@ class Collection:
             CollectionNotFound: there is no collection.
             CollectionDamaged: its tables cannot be read.
         """
-        yield from failed_files(self._directory, manifests.read(self._directory))
+        yield from failed_files(self._directory)
 
     def repair(self) -> RepairReport:
         """What was found damaged, and mended from what can still be read. Nothing is embedded, no original is read.

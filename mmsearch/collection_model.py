@@ -75,6 +75,5 @@ class ModelChoice:
         if self._model is None or self._model.fingerprint != wanted.fingerprint:
             from mmsearch.model_lookup import find_model
 
-            threads = self._settings.thread_count
-            self._model = find_model(wanted, fallback=self._settings.model, threads=threads)
+            self._model = find_model(wanted, fallback=self._settings.model, load=self.load)
         return self._model

@@ -20,12 +20,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mmsearch.checked_json import dump_checked, load_checked, parse_object
 from mmsearch.errors import CollectionBusy, CollectionError
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 LOCK_NAME = "lock"
 _TEMPORARY_SUFFIX = ".mmsearch-tmp"
+_HOLDER = {"host", "pid", "since"}
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = FILE_MODE) -> None:
@@ -168,7 +170,7 @@ class WriterLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": int(time.time())}
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+            os.pwrite(descriptor, dump_checked(holder), 0)
         except BlockingIOError:
             holder_text = _describe_holder(os.pread(descriptor, 4096, 0))
             os.close(descriptor)
@@ -197,10 +199,24 @@ class WriterLock:
             self._descriptor = None
 
 
+def lock_is_sound(data: bytes) -> bool:
+    """Whether `data` is what a lock file may hold: a holder as it was written, now or by older versions, or nothing yet."""
+    try:
+        if not data or load_checked(data).keys() == _HOLDER:
+            return True
+    except ValueError:
+        pass
+    try:
+        holder = parse_object(data)
+    except ValueError:
+        return False
+    return holder.keys() == _HOLDER and json.dumps(holder).encode() == data
+
+
 def _describe_holder(data: bytes) -> str:
     try:
         holder = json.loads(data)
         since = datetime.fromtimestamp(int(holder["since"]), UTC).isoformat()
         return f"host {str(holder['host'])[:64]!r}, pid {int(holder['pid'])}, since {since}"
-    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
         return "its host, pid and start time cannot be read from the lock file"

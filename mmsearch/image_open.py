@@ -18,6 +18,7 @@ from mmsearch.image_preview import shows_nothing, use_preview
 from mmsearch.image_salvage import one_line, salvage, tail_is_zeros
 from mmsearch.types import Reason
 
+_PNG_DEPTH = 24  # where a PNG says how many bits a level has
 _JPEG_PIXELS = 4  # a JPEG may have this many times `max_pixels`: it is scaled down while it is decoded
 
 # Opened by class, not by Image.open: that applies Image.MAX_IMAGE_PIXELS, which belongs to the program around us, reads
@@ -144,6 +145,10 @@ def _open(data: bytes, name: str, limits: DecodeLimits) -> ImageFile.ImageFile:
             raise UnreadableFile(Reason.UNSUPPORTED_INSIDE, f"{name} of a kind that is not read ({told})") from error
         raise UnreadableFile(Reason.TRUNCATED, f"{name} with a header that cannot be read ({told})") from error
     _check_pixels(image.size, limits.max_pixels * (_JPEG_PIXELS if name == "JPEG" else 1))
+    hidden = image.info.get("transparency")
+    if name == "PNG" and data[_PNG_DEPTH] == 16 and isinstance(hidden, tuple):
+        # Pillow keeps the upper half of each level, but hides the colour that it finds in whole levels
+        image.info["transparency"] = tuple(level >> 8 for level in hidden)
     return image
 
 

@@ -111,7 +111,7 @@ def read(directory: Path) -> CollectionManifest:
     try:
         _refuse_newer(path, parse_object(data))
         return _from_json(load_checked(data))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CollectionDamaged(f"{path}: is damaged ({error}); run `mmsearch repair`") from error
 
 

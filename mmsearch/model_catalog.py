@@ -15,6 +15,8 @@ the models whose licence lets anybody use them:
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -42,6 +44,11 @@ class KnownModel:
     def name(self) -> str:
         """`ARCHITECTURE/PRETRAINED`, as OpenCLIP names it."""
         return f"{self.architecture}/{self.pretrained}"
+
+    @property
+    def directory(self) -> str:
+        """What its directory in the store is called, and so what a collection remembers of it."""
+        return self.name.replace("/", "--")
 
     @property
     def approximate_bytes(self) -> int:
@@ -182,13 +189,26 @@ KNOWN: tuple[KnownModel, ...] = (
 
 
 def known_model(name: str) -> KnownModel | None:
-    """The model of a short name, of `ARCHITECTURE/PRETRAINED`, or of `hf-hub:ORG/NAME`; None for an unknown one."""
+    """The model of a short name, of `ARCHITECTURE/PRETRAINED`, of `hf-hub:ORG/NAME`, or of its directory's name in the
+    store; None for an unknown one."""
     for each in KNOWN:
-        if name in (each.short, each.name, f"{HUB_PREFIX}{each.repository}"):
+        if name in (each.short, each.name, each.directory, f"{HUB_PREFIX}{each.repository}"):
             return each
     return None
 
 
+def short_names() -> list[str]:
+    """What the recommended models are called for short."""
+    return [each.short for each in KNOWN if each.short]
+
+
+def nearest_names(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three of `names` that are most like `name`; the short names where none is like it."""
+    lower = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)
+    return [lower[each] for each in close] or short_names()
+
+
 def known_names() -> list[str]:
     """The short names, then every model's own name."""
-    return [*(each.short for each in KNOWN if each.short), *(each.name for each in KNOWN)]
+    return [*short_names(), *(each.name for each in KNOWN)]

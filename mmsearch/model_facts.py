@@ -16,6 +16,8 @@ DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 _LARGEST = 1 << 16
 _MAX_FILE_BYTES = 1 << 40
+# A separator elsewhere, what ends a name for the system, and what it cannot write at all.
+_UNUSABLE = re.compile(r"[\\\0\ud800-\udc7f\udd00-\udfff]")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 
@@ -80,7 +82,7 @@ def read_files(fields: Fields) -> dict[str, PinnedFile]:
     """All of `fields`, the table of files, by bare name."""
     pinned = {}
     for name in list(fields.rest()):
-        if Path(name).name != name or name in ("", "..") or "\\" in name or "\0" in name:
+        if Path(name).name != name or name in ("", "..") or _UNUSABLE.search(name):
             raise fields.complaint(name, "is not the bare name of a file inside the model's directory")
         each = fields.table(name)
         pinned[name] = PinnedFile(each.text("sha256", _SHA256), each.integer("bytes", 0, _MAX_FILE_BYTES))

@@ -9,15 +9,14 @@ import contextlib
 import errno
 import hashlib
 import logging
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
 from mmsearch import __version__
 from mmsearch.errors import MissingExtra, ModelError
+from mmsearch.model_hub_listing import HubFile, Repository, as_documented, read_repository
 from mmsearch.safe_text import safe_path, safe_text
 
 _PROGRESS_BARS = "huggingface_hub.http_get"
@@ -27,37 +26,6 @@ _TRY_LATER = frozenset({408, 429, 500, 502, 503, 504})
 _HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
 
 Tell = Callable[[int], None]
-
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_SHA1 = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """One file as the hub states it: SHA-256 of what it keeps as large files, git's blob hash (SHA-1) of the others."""
-
-    name: str
-    bytes: int
-    sha256: str | None
-    git_sha1: str | None
-
-    def __post_init__(self) -> None:
-        # Downloads are named by these, so anything but a digest might name a file elsewhere.
-        if not _SHA256.fullmatch(self.sha256 or "") and not (
-            self.sha256 is None and _SHA1.fullmatch(self.git_sha1 or "")
-        ):
-            raise ModelError(f"the hub states no usable hash for '{safe_text(self.name)}': it cannot be checked")
-
-
-@dataclass(frozen=True, slots=True)
-class Repository:
-    """A model repository at one commit. `license` is the identifier its makers chose, "" where they chose none."""
-
-    id: str
-    revision: str
-    license: str
-    files: Mapping[str, HubFile]
 
 
 class RepositoryNotThere(ModelError):
@@ -72,26 +40,12 @@ def look_up(repository: str) -> Repository:
         ModelError: the hub cannot be reached, or HF_HUB_OFFLINE forbids it.
         MissingExtra: huggingface_hub is not installed.
     """
-    hub = _hub()
-    with _explained(f"repository '{safe_text(repository)}'"), _quiet(hub):
+    hub, what = _hub(), f"repository '{safe_text(repository)}'"
+    with _explained(what), _quiet(hub), as_documented(what):
         api = hub.HfApi(endpoint=_endpoint(hub), library_name="mmsearch", library_version=__version__)
         found = api.model_info(repository, files_metadata=True, timeout=hub.constants.HF_HUB_ETAG_TIMEOUT)
-    files = [
-        HubFile(
-            name=each.rfilename,
-            bytes=each.lfs.size if each.lfs else each.size or 0,
-            sha256=each.lfs.sha256 if each.lfs else None,
-            git_sha1=None if each.lfs else each.blob_id,
-        )
-        for each in found.siblings or []
-    ]
-    licenses = [tag.removeprefix("license:") for tag in found.tags or [] if tag.startswith("license:")]
-    return Repository(
-        id=found.id,
-        revision=found.sha or "main",
-        license=licenses[0] if licenses else "",
-        files={each.name: each for each in files},
-    )
+    with as_documented(what):
+        return read_repository(found)
 
 
 def fetch(repository: Repository, file: HubFile, *, into: Path, tell: Tell) -> None:
@@ -105,18 +59,29 @@ def fetch(repository: Repository, file: HubFile, *, into: Path, tell: Tell) -> N
     """
     hub = _hub()
     what = f"{safe_text(file.name)} of '{safe_text(repository.id)}'"
-    if into.is_file() and into.stat().st_size > file.bytes:
-        into.unlink()
-    with _explained(what, kept=into), _quiet(hub), into.open("ab") as written:
-        while (before := written.tell()) < file.bytes:
-            try:
-                _stream(hub, repository, file, _Counted(written, tell))
-                break
-            except Exception as error:
-                # A connection that brings something and breaks is gone on with at once, for as long as it does.
-                if not _is_lost_connection(error) or written.tell() <= before:
-                    raise
-    _check(file, into, what)
+    with _explained(what, kept=into), _quiet(hub):
+        if into.is_file() and into.stat().st_size > file.bytes:
+            into.unlink()
+        try:
+            with into.open("ab") as written:
+                _stream_to_the_end(hub, repository, file, _Counted(written, tell, file.bytes))
+        except _MoreThanStated:
+            into.unlink()
+            raise ModelError(
+                f"the hub sends more of {what} than the {file.bytes:,} bytes it states: what came is removed; try"
+                " again, and if it happens again do not trust where it comes from"
+            ) from None
+        _check(file, into, what)
+
+
+def _stream_to_the_end(hub: Any, repository: Repository, file: HubFile, target: _Counted) -> None:
+    while (before := target.tell()) < file.bytes:
+        try:
+            return _stream(hub, repository, file, target)
+        except Exception as error:
+            # A connection that brings something and breaks is gone on with at once, for as long as it does.
+            if not _is_lost_connection(error) or target.tell() <= before:
+                raise
 
 
 def _stream(hub: Any, repository: Repository, file: HubFile, target: _Counted) -> None:
@@ -133,15 +98,22 @@ def _stream(hub: Any, repository: Repository, file: HubFile, target: _Counted) -
     )
 
 
-class _Counted:
-    """A file that says how long it is whenever it has grown."""
+class _MoreThanStated(Exception):
+    """More bytes came than the hub states. None of our errors, so that nothing takes it for the end of the work."""
 
-    def __init__(self, file: IO[bytes], tell: Tell) -> None:
+
+class _Counted:
+    """A file that says how long it is whenever it has grown, and refuses to grow beyond `limit` bytes."""
+
+    def __init__(self, file: IO[bytes], tell: Tell, limit: int) -> None:
         self._file = file
         self._tell = tell
+        self._limit = limit
         self.seek, self.tell, self.truncate = file.seek, file.tell, file.truncate
 
     def write(self, data: bytes) -> int:
+        if self._file.tell() + len(data) > self._limit:
+            raise _MoreThanStated
         count = self._file.write(data)
         self._tell(self._file.tell())
         return count
@@ -247,7 +219,8 @@ def _our_error(error: Exception, what: str, kept: Path | None) -> ModelError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ModelError(f"the disk is full while writing {what}: make room{go_on}")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EIO):
-        return ModelError(f"{what} cannot be written: {error.strerror}")
+        remedy = "make the models' directory writable for you, or set XDG_DATA_HOME to a directory that is"
+        return ModelError(f"{what} cannot be written ({error.strerror}): {remedy}{go_on}")
     if status == _NOT_SATISFIABLE and kept is not None:
         kept.unlink(missing_ok=True)
         return ModelError(f"the hub has less of {what} than it states: try again, it begins anew")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pathlib import Path
 
 from mmsearch.durable import write_atomic
 from mmsearch.errors import ModelError, UsageError
-from mmsearch.model_catalog import known_model
-from mmsearch.model_manifest import BUNDLED, MANIFEST_FILE
+from mmsearch.model_catalog import KNOWN, short_names
+from mmsearch.model_manifest import MANIFEST_FILE, bundled_models
 from mmsearch.model_pull import complete, named_tokenizer
 from mmsearch.model_store import Installed, changing_the_store, directory_name, install, require_space, staging
 from mmsearch.openclip import load_openclip, require_clip_extra
@@ -26,8 +25,7 @@ from mmsearch.openclip_config import (
 from mmsearch.openclip_names import hub_config
 from mmsearch.safe_text import safe_path, safe_text
 from mmsearch.torch_checkpoint import convert_checkpoint
-
-_SAFETENSORS = ".safetensors"
+from mmsearch.weights_kind import file_kind, safetensors_damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +65,10 @@ def import_model(options: ImportOptions) -> Installed:
                 f"there is a model '{name}' already: choose another --name, or mmsearch models remove {name}"
             )
         files = [source] if source.is_file() else [each for each in source.iterdir() if each.is_file()]
-        require_space(store, sum(each.stat().st_size for each in files), what=safe_path(str(source)))
+        needed = sum(each.stat().st_size for each in files)
+        require_space(store, needed, what=f"importing {safe_path(str(source))}")
         with staging(store, name) as staged:
-            try:
-                _lay_out(options, staged)
-            except OSError as error:
-                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-                what = "the disk is full" if full else f"{safe_path(str(source))} cannot be copied: {error.strerror}"
-                raise ModelError(what) from error
+            _lay_out(options, staged)
             installed = Installed(target, source.name, "", options.license)
             load_openclip(complete(staged, installed, {}))
             install(staged, installed)
@@ -93,13 +87,26 @@ def _check(options: ImportOptions) -> None:
         return
     if not source.is_file():
         raise UsageError(f"{shown} does not exist: name a file with weights, or a directory as on the hub")
-    if source.suffix != _SAFETENSORS and not options.trust:
-        raise ModelError(
-            f"{shown} is no safetensors file, and a torch checkpoint is a pickle, which can run anything: if you trust"
-            " its makers, add --trust, and its weights are converted once"
-        )
+    _require_weights(source, shown, trust=options.trust)
     if options.architecture is None:
         raise UsageError(f"{shown} has weights alone: add --architecture NAME, as open_clip calls it (like ViT-B-32)")
+
+
+def _require_weights(source: Path, shown: str, *, trust: bool) -> None:
+    """Returns when `source` is what may be opened."""
+    kind = file_kind(source)
+    if kind == "neither":
+        raise ModelError(
+            f"{shown} is neither safetensors nor a torch checkpoint, whatever its name is: name a file with weights;"
+            " if it should be one, fetch or copy it again"
+        )
+    if kind == "safetensors" and (damage := safetensors_damage(source)):
+        raise ModelError(f"{shown} is a damaged safetensors file: {damage}; fetch or copy it again")
+    if kind == "pickle" and not trust:
+        raise ModelError(
+            f"{shown} is a torch checkpoint, whatever its name is, and so a pickle, which can run anything: if you"
+            " trust its makers, add --trust, and its weights are converted once"
+        )
 
 
 def _free_name(options: ImportOptions) -> str:
@@ -107,12 +114,18 @@ def _free_name(options: ImportOptions) -> str:
     source = options.source
     own_name = source.name if source.is_dir() else source.stem
     name = own_name if options.name is None else options.name
+    # Two names that differ in case alone are one directory on some disks, and one name to most people.
+    taken = {each.lower() for each in (*bundled_models(), *short_names(), *(model.directory for model in KNOWN))}
+    if name.lower() in taken:
+        raise UsageError(f"'{name}' means another model already: choose another --name")
     if directory_name(name) != name:
         raise UsageError(
             f"'{safe_text(name)}' cannot name a model: choose a --name of letters, digits, '.', '_' and '-', at most 64"
         )
-    if known_model(name) is not None or (BUNDLED / name).is_dir():
-        raise UsageError(f"'{name}' means another model already: choose another --name")
+    if "--" in name:
+        raise UsageError(
+            f"'{name}' would mean hf-hub:{name.replace('--', '/', 1)}: choose a --name without two hyphens in a row"
+        )
     return name
 
 
@@ -129,7 +142,7 @@ def _lay_out(options: ImportOptions, staged: Path) -> None:
     config = hub_config(options.architecture or "")
     write_atomic(staged / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
     _copy_tokenizer(options, staged)
-    if source.suffix == _SAFETENSORS:
+    if file_kind(source) == "safetensors":
         shutil.copyfile(source, staged / WEIGHTS_FILE)
     else:
         convert_checkpoint(source, staged / WEIGHTS_FILE)

@@ -10,7 +10,16 @@ from mmsearch.errors import ModelError
 from mmsearch.model_catalog import KNOWN, KnownModel, known_model
 from mmsearch.model_forms import onnx_form
 from mmsearch.model_manifest import BUNDLED, ModelManifest, bundled_models, load_model_manifest
-from mmsearch.model_store import Installed, directory_name, find, installed_models, read_marker
+from mmsearch.model_store import (
+    Installed,
+    damaged_models,
+    directory_name,
+    find,
+    installed_models,
+    marker_damage,
+    read_marker,
+)
+from mmsearch.safe_text import safe_path
 
 State: TypeAlias = Literal["bundled", "installed", "not installed", "damaged"]
 
@@ -39,7 +48,8 @@ def listing() -> list[ModelFacts]:
     known = [_known(each) for each in KNOWN]
     shown = {directory_name(each.name) for each in KNOWN}
     others = [_installed(each) for each in installed_models() if each.name not in shown]
-    return [*(_bundled(name) for name in bundled_models()), *known, *others]
+    damaged = [_damaged(each.name) for each in damaged_models() if each.name not in shown]
+    return [*(_bundled(name) for name in bundled_models()), *known, *others, *damaged]
 
 
 def look_at(name: str) -> ModelFacts:
@@ -57,6 +67,8 @@ def look_at(name: str) -> ModelFacts:
     known = known_model(name)
     if known is not None:
         return _known(known)
+    if marker_damage(name) is not None:
+        return _damaged(name)
     manifest = load_model_manifest(name)
     return ModelFacts(manifest.name, "installed", _bytes(manifest), manifest.license, manifest.quality, None, manifest)
 
@@ -71,13 +83,21 @@ def _known(known: KnownModel) -> ModelFacts:
     installed = read_marker(directory) if directory is not None else None
     if installed is not None:
         return _installed(installed, known)
+    if marker_damage(known.name) is not None:
+        return _damaged(known.name, known)
     return ModelFacts(known.name, "not installed", known.approximate_bytes, known.license, known.quality, known)
+
+
+def _damaged(name: str, known: KnownModel | None = None) -> ModelFacts:
+    """A model whose marker cannot be read."""
+    return ModelFacts(name, "damaged", 0, "not known", {}, known, trouble=marker_damage(name) or "")
 
 
 def _installed(installed: Installed, known: KnownModel | None = None) -> ModelFacts:
     name = known.name if known else installed.name
     try:
         manifest = load_model_manifest(installed.directory)
+        _require_files(manifest)
     except ModelError as error:
         return ModelFacts(name, "damaged", 0, installed.license, {}, known, None, installed, str(error))
     trouble, form = "", None
@@ -89,6 +109,18 @@ def _installed(installed: Installed, known: KnownModel | None = None) -> ModelFa
     return ModelFacts(
         name, "installed", size, installed.license, manifest.quality, known, manifest, installed, trouble, form
     )
+
+
+def _require_files(manifest: ModelManifest) -> None:
+    """Returns when every file has the size that its manifest states. None is read."""
+    for name, pinned in manifest.files.items():
+        path = manifest.directory / name
+        try:
+            size = path.lstat().st_size
+        except OSError as error:
+            raise ModelError(f"model file {safe_path(str(path))} cannot be read: {error.strerror}") from error
+        if size != pinned.bytes:
+            raise ModelError(f"model file {safe_path(str(path))} has {size:,} bytes, expected {pinned.bytes:,}")
 
 
 def _bytes(manifest: ModelManifest) -> int:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
-from mmsearch.errors import ModelError
+from mmsearch.errors import MissingExtra, ModelError
 from mmsearch.manifest import ModelRef
 from mmsearch.model import Model, load_model
-from mmsearch.model_manifest import BUNDLED
+from mmsearch.model_manifest import BUNDLED, load_model_manifest
+from mmsearch.model_store import installed_models
 from mmsearch.safe_text import safe_text
+
+Place: TypeAlias = str | os.PathLike[str]
 
 
 def reference(model: Model) -> ModelRef:
@@ -23,11 +28,12 @@ def reference(model: Model) -> ModelRef:
 
 
 def find_model(
-    wanted: ModelRef, *, fallback: str | os.PathLike[str] | None = None, threads: int | None = None, once: bool = False
+    wanted: ModelRef, *, fallback: Place | None = None, load: Callable[[Place], Model] = load_model
 ) -> Model:
-    """The model `wanted`: where it was, else one of its name, else `fallback`, if that has its fingerprint.
+    """The model `wanted`: where it was, else one of its name, else `fallback`, else any installed one, whatever it is
+    called; but only one with its fingerprint.
 
-    `threads` and `once` are those of `load_model`.
+    `load` gives the model of a name or a directory, ready to run where and how the caller wants it.
 
     Raises:
         ModelError: it is at none of these places; says what is there.
@@ -35,7 +41,7 @@ def find_model(
     reasons = []
     for candidate in _candidates(wanted, fallback):
         try:
-            model = load_model(candidate, threads=threads, once=once)
+            model = load(candidate)
         except ModelError as error:
             reasons.append(str(error))
             continue
@@ -49,9 +55,14 @@ def find_model(
     )
 
 
-def _candidates(wanted: ModelRef, fallback: str | os.PathLike[str] | None) -> Iterator[str | os.PathLike[str]]:
+def _candidates(wanted: ModelRef, fallback: Place | None) -> Iterator[Place]:
     if wanted.location is not None:
         yield Path(wanted.location)
     yield wanted.name
     if fallback is not None and os.fspath(fallback) not in (wanted.location, wanted.name):
         yield fallback
+    for each in installed_models():
+        # A damaged one, or one that lacks what would run it, is no reason to say so here.
+        with contextlib.suppress(ModelError, MissingExtra):
+            if load_model_manifest(each.directory).fingerprint == wanted.fingerprint:
+                yield each.directory

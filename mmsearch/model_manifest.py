@@ -5,7 +5,6 @@ Nothing in a model directory is trusted that the manifest does not pin, and noth
 
 from __future__ import annotations
 
-import difflib
 import errno
 import hashlib
 import json
@@ -201,6 +200,7 @@ def _directory(name_or_dir: str | os.PathLike[str]) -> Path:
     names = bundled_models()
     if text in names:
         return BUNDLED / text
+    from mmsearch.model_catalog import known_names, nearest_names
     from mmsearch.model_store import find, installed_models, not_installed
 
     # A directory that is there is meant, and nothing else that merely looks like a path can be.
@@ -212,10 +212,12 @@ def _directory(name_or_dir: str | os.PathLike[str]) -> Path:
         raise ModelError(how_to_get_it)
     if os.sep in text:
         return Path(text)
-    names += [each.name for each in installed_models()]
     hint = f"; the directory needs a separator: ./{text}" if Path(text).is_dir() else ""
-    nearest = difflib.get_close_matches(text, names, n=3, cutoff=0.0)
-    raise ModelError(f"no model is called '{safe_text(text)}'; there is {', '.join(nearest) or 'none installed'}{hint}")
+    nearest = nearest_names(text, [*names, *known_names(), *(each.name for each in installed_models())])
+    raise ModelError(
+        f"no model is called '{safe_text(text)}'; near it: {', '.join(nearest)}; mmsearch models list shows"
+        f" them all{hint}"
+    )
 
 
 def _parse(fields: Fields, directory: Path) -> ModelManifest:

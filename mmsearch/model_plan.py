@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from mmsearch.errors import ModelError
 from mmsearch.model_catalog import HUB_PREFIX, KnownModel, known_model
-from mmsearch.model_hub import HubFile, Repository, RepositoryNotThere, look_up
+from mmsearch.model_hub import RepositoryNotThere, look_up
+from mmsearch.model_hub_listing import HubFile, Repository
 from mmsearch.model_store import directory_name
+from mmsearch.openclip import require_clip_extra
 from mmsearch.openclip_config import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from mmsearch.openclip_names import nearest, published
 from mmsearch.safe_text import safe_text
@@ -45,7 +47,8 @@ class PullPlan:
 
 
 def plan_pull(name: str) -> PullPlan:
-    """What the hub has of the model called `name`: a short name, `ARCHITECTURE/PRETRAINED` or `hf-hub:ORG/NAME`.
+    """What the hub has of the model called `name`: a short name, `ARCHITECTURE/PRETRAINED`, `hf-hub:ORG/NAME`, or what
+    the directory of such a model is called in the store.
 
     Raises:
         ModelError: there is no such model (the nearest names are offered), it is there as a pickle only, or the hub
@@ -56,6 +59,8 @@ def plan_pull(name: str) -> PullPlan:
     place = _place(name)
     if directory is None or place is None:
         raise ModelError(f"no model is called '{safe_text(name)}'; near it: {nearest(name)}")
+    # Better missed now than behind gigabytes.
+    require_clip_extra()
     repository_id, file = place
     try:
         repository = look_up(repository_id)
@@ -83,9 +88,14 @@ def _place(name: str) -> tuple[str, str] | None:
     if name.startswith(HUB_PREFIX):
         repository = name.removeprefix(HUB_PREFIX)
         return (repository, "") if repository.count("/") == 1 else None
-    organisation, _, rest = published().get(name, "").partition("/")
+    places = published()
+    names = (each for each in places if name in (each, directory_name(each)))
+    organisation, _, rest = places.get(next(names, ""), "").partition("/")
     repository, _, file = rest.partition("/")
-    return (f"{organisation}/{repository}", file) if repository else None
+    if repository:
+        return f"{organisation}/{repository}", file
+    # The directory of a model of the hub has two hyphens where its name has a slash.
+    return (name.replace("--", "/"), "") if "/" not in name and name.count("--") == 1 else None
 
 
 def _weights(repository: Repository, file: str) -> HubFile:

@@ -6,25 +6,30 @@ installed as a whole or not there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmsearch.byte_size import MEGABYTE
 from mmsearch.durable import FILE_MODE, write_atomic
 from mmsearch.errors import ModelError
 from mmsearch.model_catalog import HUB_PREFIX
-from mmsearch.model_hub import HubFile, Repository, fetch, look_up
+from mmsearch.model_hub import fetch, look_up
+from mmsearch.model_hub_listing import HubFile, Repository
 from mmsearch.model_manifest import MANIFEST_FILE, ModelManifest, load_model_manifest
 from mmsearch.model_plan import PullPlan
+from mmsearch.model_removal import drop_partial
 from mmsearch.model_store import (
     Installed,
     changing_the_store,
-    drop_partial,
     install,
+    marker_damage,
     partial_directory,
+    read_marker,
     require_space,
     staging,
 )
@@ -42,8 +47,6 @@ from mmsearch.openclip_tokenizer import vocabulary_file
 from mmsearch.progress import Progress, ProgressCallback
 from mmsearch.safe_text import safe_path, safe_text
 
-_MEGABYTE = 1_000_000
-
 
 def pull(plan: PullPlan, *, progress: ProgressCallback | None = None) -> Installed:
     """The model that `plan` describes, installed. Progress counts megabytes.
@@ -54,24 +57,58 @@ def pull(plan: PullPlan, *, progress: ProgressCallback | None = None) -> Install
     """
     with changing_the_store() as store:
         target = store / plan.directory
-        if target.exists():
-            raise ModelError(f"model '{safe_text(plan.name)}' is installed already: {safe_path(str(target))}")
-        partial = partial_directory(store, plan.directory)
-        there = sum(each.stat().st_size for each in partial.iterdir())
-        require_space(store, max(plan.bytes - there, 0), what=f"model '{safe_text(plan.name)}'")
-        fetching = _Fetching(partial, plan.bytes, progress)
-        with staging(store, plan.directory) as staged:
-            config = fetching.get(plan.repository, plan.config)
-            shutil.copyfile(config, staged / CONFIG_FILE)
-            _put_tokenizer(plan, staged, fetching)
-            weights = fetching.get(plan.repository, plan.weights)
-            # A second name, not a move: if anything below fails, what was fetched still waits.
-            _link(weights, staged / WEIGHTS_FILE)
+        _require_free(plan, target)
+        with _partial(store, plan.directory) as partial:
+            there = partial / _key(plan.weights)
+            needed = plan.bytes - (there.stat().st_size if there.is_file() else 0)
+            require_space(store, max(needed, 0), what=f"model '{safe_text(plan.name)}'")
             installed = Installed(target, f"{HUB_PREFIX}{plan.repository.id}", plan.repository.revision, plan.license)
-            complete(staged, installed, plan.known.quality if plan.known else {})
-            install(staged, installed)
+            with staging(store, plan.directory) as staged:
+                _fetch_into(staged, plan, _Fetching(partial, plan.bytes, progress))
+                complete(staged, installed, plan.known.quality if plan.known else {})
+                install(staged, installed)
         drop_partial(store, plan.directory)
     return installed
+
+
+def _require_free(plan: PullPlan, target: Path) -> None:
+    if not os.path.lexists(target):
+        return
+    shown, where = safe_text(plan.name), safe_path(str(target))
+    if (damage := marker_damage(plan.name)) is not None:
+        raise ModelError(damage)
+    if read_marker(target) is None:
+        raise ModelError(f"{where} is in the way of model '{shown}', and mmsearch did not write it: move it away")
+    raise ModelError(f"model '{shown}' is installed already: {where}")
+
+
+@contextlib.contextmanager
+def _partial(store: Path, directory: str) -> Iterator[Path]:
+    """Where the download waits while it is not complete; gone when the block ends and nothing has come."""
+    path = partial_directory(store, directory)
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):
+            for each in path.iterdir():
+                if not each.stat().st_size:
+                    each.unlink()
+            path.rmdir()
+
+
+def _fetch_into(staged: Path, plan: PullPlan, fetching: _Fetching) -> None:
+    """The files of the model in `staged`, as they lie on the hub."""
+    config = fetching.get(plan.repository, plan.config)
+    shutil.copyfile(config, staged / CONFIG_FILE)
+    _put_tokenizer(plan, staged, fetching)
+    weights = fetching.get(plan.repository, plan.weights)
+    # A second name, not a move: if anything below fails, what was fetched still waits.
+    _link(weights, staged / WEIGHTS_FILE)
+
+
+def _key(file: HubFile) -> str:
+    """What a download of `file` is called while it waits: by content, so another revision's is never gone on with."""
+    return file.sha256 or file.git_sha1 or file.name.replace("/", "--")
 
 
 def complete(staged: Path, installed: Installed, quality: Mapping[str, Any]) -> ModelManifest:
@@ -113,8 +150,7 @@ class _Fetching:
 
     def get(self, repository: Repository, file: HubFile) -> Path:
         """Where `file` is now, whole and checked."""
-        # By content: what another revision left is never gone on with.
-        into = self._partial / (file.sha256 or file.git_sha1 or file.name.replace("/", "--"))
+        into = self._partial / _key(file)
         fetch(repository, file, into=into, tell=lambda count: self._tell(count, file))
         self._before += file.bytes
         self._tell(0, file)
@@ -124,9 +160,7 @@ class _Fetching:
         if self._progress is not None:
             done = self._before + count
             total = max(self._total, done)
-            self._progress(
-                Progress("download", done // _MEGABYTE, -(-total // _MEGABYTE), f"MB, {safe_text(file.name)}")
-            )
+            self._progress(Progress("download", done // MEGABYTE, -(-total // MEGABYTE), f"MB, {safe_text(file.name)}"))
 
 
 def _put_tokenizer(plan: PullPlan, staged: Path, fetching: _Fetching) -> None:

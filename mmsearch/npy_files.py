@@ -8,6 +8,8 @@ is compared, not evaluated.
 from __future__ import annotations
 
 import io
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,13 @@ def map_npy(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDA
         FileNotFoundError: it is gone.
         ValueError: it is not exactly an array of `dtype` and `shape`, as this module writes it.
     """
+    if not all(0 <= length <= sys.maxsize for length in shape):
+        raise ValueError(f"no array has the shape {shape}")
     header = npy_header(dtype, shape)
     with path.open("rb") as file:
         if file.read(len(header)) != header:
             raise ValueError(f"its header is not that of {shape} numbers of {dtype.itemsize} bytes")
-        expected = len(header) + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        expected = len(header) + dtype.itemsize * math.prod(shape)
         size = file.seek(0, 2)
         if size != expected:
             raise ValueError(f"it has {size} bytes, not {expected}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from mmsearch.model_manifest import ModelManifest
 from mmsearch.openclip_config import CONFIG_FILE, model_settings
 from mmsearch.safe_text import safe_path, safe_text
 
+# torchvision 0.15 was made for torch 2.0, and each since for the torch that came out with it.
+_TORCH_VERSION = re.compile(r"2\.(\d+)\.(\d+)(?:\+(cpu|cu\d+|rocm[\d.]+|xpu))?$")
+_MINOR_AHEAD = 15
 NEEDS = ("torch", "torchvision", "open_clip", "safetensors")
 
 
@@ -58,12 +62,24 @@ def import_open_clip() -> Any:
     try:
         import open_clip
     except Exception as error:  # a torchvision of another build fails with whatever its missing operators raise
-        found = " and ".join(f"{name} {_version(name)}" for name in ("torch", "torchvision"))
+        torch, vision = _version("torch"), _version("torchvision")
         raise ModelError(
-            f"open_clip cannot be imported: {safe_text(str(error))}; {found} may not fit each other: install both anew"
-            " from one place, for the same device"
+            f"open_clip cannot be imported: {safe_text(str(error))}; torch {torch} and torchvision {vision} may not fit"
+            f" each other: {_fitting_torchvision(torch)}"
         ) from error
     return open_clip
+
+
+def _fitting_torchvision(torch: str) -> str:
+    """What to do for a torchvision that fits the version `torch`, and leaves torch as it is."""
+    found = _TORCH_VERSION.match(torch)
+    if found is None:
+        return "install both anew, from one place: pip install --upgrade --force-reinstall torch torchvision"
+    minor, patch, build = found.groups()
+    # A build for one device has its place; wheels of the package index are built for another.
+    place = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+    wanted = f"torchvision==0.{int(minor) + _MINOR_AHEAD}.{patch}"
+    return f"pip install --force-reinstall --no-deps '{wanted}'{place}"
 
 
 def _version(package: str) -> str:

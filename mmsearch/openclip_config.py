@@ -133,11 +133,11 @@ def image_fields(data: bytes, *, file: str) -> dict[str, Any]:
     try:
         height, width = (size, size) if isinstance(size, int) else size
         mean, std = _three(given.get("mean") or _MEAN), _three(given.get("std") or _STD)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelError(f"{file}: image_size or preprocess_cfg is not as open_clip writes it: {error}") from error
     mode = given.get("resize_mode") or "shortest"
     interpolation = given.get("interpolation") or "bicubic"
-    if mode not in _RESIZE:
+    if not isinstance(mode, str) or mode not in _RESIZE:
         raise ModelError(f"{file}: resize_mode is {safe_text(repr(mode))}: expected {' or '.join(_RESIZE)}")
     if interpolation == "random" or (mode == "shortest" and height != width):
         interpolation = "bicubic"  # what open_clip takes in these two cases, whatever is configured
@@ -199,7 +199,7 @@ def _weights_file(directory: Path) -> str:
         raise ModelError(
             f"model directory {safe_path(str(directory))} has its weights as a pickle alone ({safe_text(others[0])}):"
             " weights are read from safetensors; convert a checkpoint that you trust with:"
-            " mmsearch models import FILE --trust"
+            " mmsearch models import FILE --trust --architecture NAME"
         )
     what = f"{len(found)} safetensors files, none of them {WEIGHTS_FILE}" if found else "no safetensors weights"
     raise ModelError(f"model directory {safe_path(str(directory))} has {what}")
@@ -210,7 +210,7 @@ def _logit_scale(path: Path) -> float | None:
 
     One number out of a large file: the header has its place, after its own length in eight bytes.
     """
-    unreadable = (OSError, ValueError, KeyError, TypeError, OverflowError, struct.error)
+    unreadable = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error)
     with contextlib.suppress(*unreadable), open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _MAX_HEADER_BYTES:

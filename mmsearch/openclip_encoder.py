@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmsearch.encoder import check_ids, check_pixels, unit_rows
+from mmsearch.encoder import GPU_IMAGES_AT_ONCE, IMAGES_AT_ONCE, check_ids, check_pixels, unit_rows
 from mmsearch.errors import ModelError, UsageError
 from mmsearch.model_manifest import ModelManifest
 from mmsearch.openclip import load_openclip
@@ -64,9 +64,9 @@ class OpenClipEncoder:
         return next(image.parameters()).device.type == "cuda"
 
     @property
-    def calls_at_once(self) -> int:
-        """One: torch shares out a call over all threads."""
-        return 1
+    def images_at_once(self) -> int:
+        """64 on a CUDA device, else 8."""
+        return GPU_IMAGES_AT_ONCE if self.on_gpu else IMAGES_AT_ONCE
 
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings (B, dim) of pixels, uint8 (B, 3, height, width) of the size in the manifest.

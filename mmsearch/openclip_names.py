@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections import Counter
 from typing import Any
 
 from mmsearch.errors import ModelError
-from mmsearch.model_catalog import KNOWN, known_names
+from mmsearch.model_catalog import KNOWN, known_names, nearest_names
+from mmsearch.model_manifest import bundled_models
 from mmsearch.openclip import import_open_clip
 from mmsearch.safe_text import safe_text
 
@@ -37,10 +37,8 @@ def published() -> dict[str, str]:
 
 def nearest(name: str, *, among: list[str] | None = None) -> str:
     """The names most like `name`, for an error message: up to three of those `among` (default: all that are known)."""
-    names = [*known_names(), *published()] if among is None else among
-    lower = {each.lower(): each for each in names}
-    close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.4)
-    return ", ".join(lower[each] for each in close) or ", ".join(each.short for each in KNOWN if each.short)
+    names = [*bundled_models(), *known_names(), *published()] if among is None else among
+    return ", ".join(nearest_names(name, names))
 
 
 def hub_config(architecture: str) -> dict[str, Any]:

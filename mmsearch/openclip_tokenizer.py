@@ -74,16 +74,20 @@ def hub_tokenizer_json(data: bytes, config: Mapping[str, Any], *, strip_separato
         vocabulary = table["model"].get("vocab") or {}
         if not isinstance(vocabulary, dict):
             vocabulary = {piece: number for number, (piece, *_) in enumerate(vocabulary)}
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        padding = dict(table.get("padding") or {})
+        before = _dumped(table)
+    except (ValueError, RecursionError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{file} is not a tokenizer of the package tokenizers: {safe_text(str(error))}") from error
-    before = json.dumps(table)
 
     def number(token: str) -> int:
         if token not in added and token not in vocabulary:
             raise ModelError(f"{file} has no token {safe_text(token)}, which its tokenizer_config.json names")
-        return int(added[token] if token in added else vocabulary[token])
+        found = added[token] if token in added else vocabulary[token]
+        if not isinstance(found, int):
+            raise ModelError(f"{file} has {safe_text(repr(found))} as the number of its token {safe_text(token)}")
+        return found
 
-    pad = _content(config.get("pad_token")) or (table.get("padding") or {}).get("pad_token")
+    pad = _content(config.get("pad_token")) or _content(padding.get("pad_token"))
     if pad is not None:
         table["padding"] = _padding(number(pad), pad)
     if _content(config.get("tokenizer_class")) in _REBUILDS_ITS_ENDS:
@@ -98,7 +102,8 @@ def hub_tokenizer_json(data: bytes, config: Mapping[str, Any], *, strip_separato
         opening = _content(config.get("cls_token")) or "[CLS]"
         number(separator)
         table["post_processor"] = _template([opening, zero], {opening: number(opening), zero: 0})
-    return data if json.dumps(table) == before else _dumped(table)
+    normalised = _dumped(table)
+    return data if normalised == before else normalised
 
 
 def _clip_tokenizer(

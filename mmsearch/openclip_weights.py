@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from mmsearch.errors import ModelError
 from mmsearch.model_manifest import ModelManifest
 from mmsearch.safe_text import safe_path, safe_text
+from mmsearch.weights_kind import START_BYTES, TRUST_REMEDY, weights_kind
 
 _RANDOM_FILLS = frozenset(("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_", "erfinv_"))
 _TEXT_PARTS = ("text_projection", "positional_embedding", "token_embedding", "transformer", "ln_final")
@@ -75,10 +76,11 @@ def read_weights(manifest: ModelManifest) -> dict[str, Tensor]:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         shown = safe_path(str(manifest.directory / manifest.image_file))
-        kind = "a pickle or torch archive" if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04") else "no safetensors file"
+        if weights_kind(data[:START_BYTES]) == "pickle":
+            raise ModelError(f"model file {shown} is a pickle or torch archive, {TRUST_REMEDY}") from error
         raise ModelError(
-            f"model file {shown} is {kind} ({safe_text(str(error))}): weights are read from safetensors alone;"
-            " convert a checkpoint that you trust with: mmsearch models import FILE --trust"
+            f"model file {shown} is no safetensors file, or a damaged one ({safe_text(str(error))}): fetch or copy it"
+            " again"
         ) from error
 
 

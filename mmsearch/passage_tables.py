@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 
 from mmsearch.errors import UnreadableFile
@@ -13,6 +14,7 @@ from mmsearch.types import Reason
 
 _COLUMNS = ("caption", "text")  # the first that is there
 _DELIMITERS = (",", ";", "\t", "|")
+_EXCEL_LINE = re.compile(r'"?sep=([^\r\n"])"?\n', re.IGNORECASE)  # which delimiter follows; only Excel writes it
 _NAMES_SHOWN = 8
 _HEADER_CHARACTERS = 65_536
 
@@ -23,8 +25,10 @@ def caption_rows(text: str) -> Iterator[Piece]:
     Raises:
         UnreadableFile: `UNSUPPORTED_INSIDE` when the header names neither `caption` nor `text`.
     """
+    told = _EXCEL_LINE.match(text)
+    text = text[told.end() :] if told else text
     header = text[:_HEADER_CHARACTERS].partition("\n")[0]
-    for delimiter in _DELIMITERS:
+    for delimiter in (told[1],) if told else _DELIMITERS:
         column = _column(next(csv.reader([header], delimiter=delimiter), []))
         if column is not None:
             return _rows(text, delimiter, column)

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Phase = Literal[
-    "scan", "index", "publish", "embed", "rerank", "score", "check", "prepare", "train", "export", "download", "tag"
+    "scan",
+    "index",
+    "publish",
+    "embed",
+    "rerank",
+    "score",
+    "check",
+    "prepare",
+    "train",
+    "export",
+    "download",
+    "tag",
+    "verify",
 ]
 
 

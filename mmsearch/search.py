@@ -6,6 +6,7 @@ import math
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +22,7 @@ from mmsearch.root_health import root_trouble
 from mmsearch.safe_text import safe_path, safe_text
 from mmsearch.search_rerank import Match, Ranked, RerankPlan, match_images, match_texts, plan_rerank, rerank
 from mmsearch.snapshot import Candidate, Snapshot
-from mmsearch.snapshot_filter import places_under
+from mmsearch.snapshot_filter import places_under, was_indexed
 from mmsearch.types import Hit, Kind
 
 if TYPE_CHECKING:
@@ -110,11 +111,10 @@ def search_collection(
     started = time.perf_counter()
     # The marker is what refuses a newer format and a directory that is somebody else's.
     manifests.read(directory)
+    load = partial(load_model, threads=threads, once=True)
     with Snapshot.open(directory, threads=threads) as snapshot:
-        if model is None:
-            asked = find_model(snapshot.head.model, fallback=fallback, threads=threads, once=True)
-        else:
-            asked = load_model(model, threads=threads, once=True)
+        own = snapshot.head.model
+        asked = find_model(own, fallback=fallback, load=load) if model is None else load(model)
         return search(snapshot, asked, query, started=started)
 
 
@@ -126,6 +126,7 @@ def search(snapshot: Snapshot, model: Model, query: Query, *, started: float | N
     Raises:
         CollectionMismatch: the snapshot was built by another model than `model`.
         UnreadableFile, UsageError: the image of the query cannot be used, or reranking was insisted on in vain.
+        UsageError: `under` is a folder that is not there and never was.
     """
     started = time.perf_counter() if started is None else started
     require_same_model(snapshot, model)
@@ -181,11 +182,16 @@ def _direction(query: Query) -> Direction | None:
 
 
 def notes_on_place(under: bytes, snapshot: Snapshot) -> tuple[str, ...]:
-    """Why there is nothing below `under`, where the reason is that it was never indexed."""
-    if places_under(snapshot.roots, under):
-        return ()
-    roots = ", ".join(safe_path(root.path) for root in snapshot.roots)
-    return (f"{safe_path(under)} lies in no indexed folder and holds none; indexed are: {roots or 'none'}",)
+    """Why there is nothing below `under`, where the reason is that it was never indexed.
+
+    Raises:
+        UsageError: there is no such folder, and there was none when the collection was indexed.
+    """
+    places = places_under(snapshot.roots, under)
+    roots = ", ".join(safe_path(root.path) for root in snapshot.roots) or "none"
+    if not os.path.lexists(under) and not any(was_indexed(segment, places) for segment in snapshot.segments):
+        raise UsageError(f"{safe_path(under)}: there is no such folder, and none was indexed; indexed are: {roots}")
+    return () if places else (f"{safe_path(under)} lies in no indexed folder and holds none; indexed are: {roots}",)
 
 
 def require_same_model(snapshot: Snapshot, model: Model) -> None:

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """What a stored file must be: sha256 in hex, and size."""
-
-    sha256: str
-    bytes: int
-
-
-def file_info(path: Path) -> FileInfo:
-    """Size and sha256 of a file; reads all of it."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileInfo(digest, file.tell())
+from mmsearch.stored_file import FileInfo as FileInfo
+from mmsearch.stored_file import file_info as file_info
 
 
 def distrust(path: Path) -> str | None:

@@ -22,6 +22,8 @@ from mmsearch.types import IndexKind
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 MAX_THREADS = 1024
+_LARGEST = 1 << 53  # what a float still counts one by one
+_SHOWN_CHARACTERS = 80
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 INDEXES = ("auto", *get_args(IndexKind))
@@ -148,7 +150,7 @@ def _from_toml(path: Path) -> dict[str, Any]:
 
     try:
         table = tomllib.loads(data.decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"settings file {safe_path(str(path))} is not TOML: {safe_text(str(error))}") from error
     known = {each.name: type(each.default) for each in fields(Settings)}
     for key, value in table.items():
@@ -173,11 +175,19 @@ def _checked(value: object, *, kind: type, where: str) -> str | int | float:
     """`value` if TOML gave the right type; a whole number passes for seconds, and true does not pass for 1."""
     if kind is str and isinstance(value, str) and value:
         return value
-    if kind is not str and isinstance(value, int) and not isinstance(value, bool):
+    if kind is not str and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST:
         return kind(value)  # type: ignore[no-any-return]
     if kind is float and isinstance(value, float):
         return value
-    raise UsageError(f"{where} is {safe_text(repr(value))}: expected {_words(kind)}")
+    raise UsageError(f"{where} is {_shown(value)}: expected {_words(kind)}")
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # TOML takes whole numbers of any length, and Python writes only some thousand digits
+        return "a number of thousands of digits"
+    return safe_text(text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}...")
 
 
 def _words(kind: type) -> str:

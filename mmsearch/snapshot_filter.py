@@ -48,6 +48,11 @@ def _covers(directory: bytes, path: bytes) -> bool:
     return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
 
 
+def was_indexed(segment: Segment, places: tuple[Place, ...]) -> bool:
+    """Whether `segment` has directories in or below `places`; their rows may be dead or missing by now."""
+    return any(first < stop for place in places for first, stop in _directory_ranges(segment, place))
+
+
 def admitted_rows(
     segment: Segment,
     dead: npt.NDArray[np.int64],

@@ -84,12 +84,13 @@ class SnapshotWriter:
         previous: Snapshot | None,
         added: Iterable[Block],
         dead: tuple[Ids, Ids] | None = None,
+        merge_all: bool = False,
     ) -> int:
         """Make `previous` minus `dead` plus `added` the live snapshot, durably; its number.
 
         `added` are blocks of rows, of any kinds; it is read once, a block at a time. `dead` are ids and revisions; rows
         of `previous` whose id comes again in `added` are dead too. When nothing changes and no index is due, nothing is
-        written and the number is that of `previous`.
+        written and the number is that of `previous`. With `merge_all` segments become as few as can be.
 
         Raises:
             ValueError: `previous` was made by another model, or an id comes twice in `added`.
@@ -107,7 +108,7 @@ class SnapshotWriter:
         number = max([live_number, *self._numbers()]) + 1
         self._remove_leftovers()
         try:
-            return self._publish(number, head, previous, added, dead)
+            return self._publish(number, head, previous, added, dead=dead, merge_all=merge_all)
         except BaseException:
             # A full disk should not stay full of what no snapshot needs. What stays, the next publisher removes.
             with contextlib.suppress(OSError):
@@ -120,18 +121,20 @@ class SnapshotWriter:
         head: SnapshotHead,
         previous: Snapshot | None,
         added: Iterable[Block],
+        *,
         dead: tuple[Ids, Ids] | None,
+        merge_all: bool,
     ) -> int:
         live_number = self._live_number()
         new_segments = self._write_added(number, head.dim, added)
         parts = self._parts(previous, new_segments, dead)
-        due = any(self.index_is_due(part.segment) for part in parts)
+        due = merge_all or any(self.index_is_due(part.segment) for part in parts)
         if previous is not None and not new_segments and not due and _unchanged(previous, head, parts):
             return previous.number
         alike: dict[SegmentShape, list[Part]] = {}
         for part in parts:
             alike.setdefault(part.shape, []).append(part)
-        merged = [self._merged(number, shape, some) for shape, some in alike.items()]
+        merged = [self._merged(number, shape, some, every=merge_all) for shape, some in alike.items()]
         self._commit(number, head, [part for some in merged for part in some])
         self._remove_all_but({number, live_number})
         return number
@@ -179,11 +182,15 @@ class SnapshotWriter:
             parts.append(Part(segment, np.flatnonzero(live)))
         return parts
 
-    def _merged(self, number: int, shape: SegmentShape, parts: list[Part]) -> list[Part]:
-        """`parts` of one shape after merging the small ones and those with many dead rows; empty ones are dropped."""
+    def _merged(self, number: int, shape: SegmentShape, parts: list[Part], *, every: bool) -> list[Part]:
+        """`parts` of one shape after merging the small ones and those with many dead rows, or `every` one; empty ones are
+        dropped.
+        """
         parts = [part for part in parts if len(part.live)]
         chosen = choose_merge([len(part.live) for part in parts], [part.segment.info.rows for part in parts])
         chosen |= {place for place, part in enumerate(parts) if self.index_is_due(part.segment)}
+        if every and (len(parts) > 1 or any(len(part.live) < part.segment.info.rows for part in parts)):
+            chosen = set(range(len(parts)))
         if not chosen:
             return parts
         with self._writer(number, shape) as writer:

@@ -12,7 +12,7 @@ power cut before `sync`.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,8 @@ import pyarrow as pa
 
 from mmsearch.durable import fsync_tree_new
 from mmsearch.manifest import ModelRef
+from mmsearch.store_checksums import Checksums
+from mmsearch.store_compaction import fragment_count, merge, prune
 from mmsearch.store_others import OtherVectors
 from mmsearch.store_reader import StoreReader
 from mmsearch.store_rows import (
@@ -50,7 +52,8 @@ _NO_TOKENS: Mapping[int, Tokens] = {}
 class Store(StoreReader):
     """The tables of one collection, for the holder of the writer lock, or to be read only. A context manager.
 
-    `warnings` says what had to be mended when it was opened, in sentences for a person.
+    `warnings` says what had to be mended when it was opened, in sentences for a person. `went_back` is whether a table
+    is older than it was: what was acknowledged may be gone then, and vectors may stand beside rows that have changed.
     """
 
     def __init__(self, directory: Path, model: ModelRef, *, read_only: bool = False) -> None:
@@ -58,12 +61,17 @@ class Store(StoreReader):
         quarantine = None if read_only else directory / QUARANTINE_DIRECTORY
         vectors_directory = directory / VECTORS_DIRECTORY
         name, schema = table_name(model.fingerprint), vector_schema(model.dim)
-        items = StoredTable(directory, ITEMS_TABLE, ITEM_SCHEMA, quarantine=quarantine)
-        vectors = StoredTable(vectors_directory, name, schema, quarantine=quarantine, optional=TOKENS_FIELD)
+        self._checksums = Checksums(directory) if quarantine is not None else None
+        proven = None if self._checksums is None else self._checksums.acknowledged
+        items = StoredTable(directory, ITEMS_TABLE, ITEM_SCHEMA, quarantine=quarantine, acknowledged=proven)
+        vectors = StoredTable(
+            vectors_directory, name, schema, quarantine=quarantine, optional=TOKENS_FIELD, acknowledged=proven
+        )
         super().__init__(items, vectors)
         self._others = None if quarantine is None else OtherVectors(vectors_directory, name, quarantine=quarantine)
-        healed = [table.healed for table in (self._items, self._vectors) if table.healed is not None]
-        self.warnings = (*healed, *(() if self._others is None else self._others.warnings))
+        sentences = [sentence for table in (self._items, self._vectors) for sentence in self._went_back(table)]
+        self.warnings = (*sentences, *(() if self._others is None else self._others.warnings))
+        self.went_back = bool(sentences)
         self._synced: set[tuple[str, int, int]] = set()
         # Time keeps revisions from coming back after a newest version was lost; counting on keeps them growing.
         newest = numbers(self._items.read(["revision"]), "revision").max(initial=0)
@@ -123,7 +131,9 @@ class Store(StoreReader):
         after = np.isin(vector_ids, self._items.ids())
         rows = items_to_arrow(items, self._next_revision())
         self._drop_other_vectors(rows)
-        self._drop_vectors(vector_ids)
+        if self._drop_vectors(vector_ids):
+            # A power cut must not bring back an old vector beside a row that it lets stand.
+            fsync_tree_new(self._vectors.path, self._synced)
         self._add_vectors(embeddings, ~after)
         self._items.write(rows)
         self._add_vectors(embeddings, after)
@@ -206,17 +216,35 @@ class Store(StoreReader):
             self._others.sync()
         for table in (self._vectors, self._items):
             fsync_tree_new(table.path, self._synced)
+        if self._checksums is not None:
+            self._checksums.refresh(self._all_versions())
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the checksums of all files of the tables are stored; `sync` sees to it."""
+        return self._checksums is None or self._checksums.covers(self._all_versions())
 
     def optimize(self, *, force: bool = False) -> None:
         """Merge small files and drop old versions, where there are many of them; cheap to call when there are not.
 
+        Nothing of an old version is dropped before what takes its place is on the disk.
+
         Raises:
             CollectionDamaged: merging changed the rows of a table; it was undone.
         """
-        for table in (self._items, self._vectors):
-            table.optimize(force=force)
-        if self._others:
-            self._others.optimize(force=force)
+        for step in (merge, prune):
+            done = [step(table, force=force) for table in self._tables()]
+            if any(done):
+                self.sync()
+
+    def prune(self) -> None:
+        """Drop old versions, which needs no room: the newest 10 and those of the last 24 hours stay."""
+        if any([prune(table, force=True) for table in self._tables()]):  # noqa: C419 - of every table
+            self.sync()
+
+    def fragments(self) -> int:
+        """How many files hold the rows of all tables: searching through them takes longer the more there are."""
+        return sum(fragment_count(table) for table in self._tables())
 
     def _check_put(
         self, ids: Ids, found: set[int], vectors: Mapping[int, Vectors], tokens: Mapping[int, Tokens]
@@ -246,11 +274,27 @@ class Store(StoreReader):
         if chosen.any():
             self._vectors.add(rows.filter(pa.array(chosen)))
 
-    def _drop_vectors(self, ids: Ids) -> None:
-        """Remove the vectors with `ids`; ids without one are ignored."""
+    def _drop_vectors(self, ids: Ids) -> int:
+        """How many vectors with `ids` were removed; ids without one are ignored."""
         stored = np.intersect1d(ids, self._vectors.ids())
         if len(stored):
             self._vectors.delete(stored)
+        return len(stored)
+
+    def _all_versions(self) -> dict[Path, int]:
+        return {table.path: table.version for table in self._tables()}
+
+    def _tables(self) -> tuple[StoredTable, ...]:
+        """Every table, those of the models that are not in use too."""
+        return (self._items, self._vectors, *(() if self._others is None else self._others.tables))
+
+    def _went_back(self, table: StoredTable) -> Iterator[str]:
+        """A sentence if `table` is older than it was."""
+        behind = self._checksums is not None and self._checksums.went_back(table.path, table.version)
+        if table.healed is not None:
+            yield table.healed
+        elif behind:
+            yield f"{table.path}: its newest version is gone; version {table.version} is used"
 
     def _next_revision(self) -> int:
         self._revision += 1

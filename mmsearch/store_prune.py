@@ -1,19 +1,21 @@
-"""Old versions of a LanceDB table on the disk: which are kept, and dropping the others where LanceDB itself cannot.
+"""Old versions of a LanceDB table on the disk: which are kept, and dropping the others.
 
 LanceDB drops old versions only after it has merged small files, and merging needs room. On a full disk that would be a
-circle: no room to merge, so nothing is dropped, so no room.
+circle: no room to merge, so nothing is dropped, so no room. And what a kill leaves of it looks like damage.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmsearch.durable import fsync_dir
+from mmsearch.store_manifest import read_version
 
 _NEWEST = 2**64 - 1
-_MAGIC = b"LANC"
+_ENDINGS = {"data": (".lance",), "_deletions": (".arrow", ".bin"), "_transactions": (".txn",)}
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ _log = logging.getLogger(__name__)
 def manifests(table: Path) -> list[Path]:
     """The manifests of the table directory, newest version first."""
     found = [path for path in (table / "_versions").glob("*.manifest") if path.stem.isdigit()]
-    return sorted(found, key=_version, reverse=True)
+    return sorted(found, key=manifest_number, reverse=True)
 
 
 def kept_manifests(table: Path, versions: int, seconds: float) -> list[Path]:
@@ -30,35 +32,46 @@ def kept_manifests(table: Path, versions: int, seconds: float) -> list[Path]:
     return [path for place, path in enumerate(manifests(table)) if place < versions or path.stat().st_mtime >= oldest]
 
 
-def prune_old_versions(table: Path, versions: int, seconds: float, *, data_files: int) -> int:
-    """Bytes freed by removing all versions but the kept ones, and the data files that no kept manifest names.
+def prune_old_versions(table: Path, versions: int, seconds: float) -> int:
+    """Bytes freed by removing all versions but the kept ones, and every file that no kept one names. For the holder of
+    the writer lock: nobody else may be writing files that have no name yet.
 
-    Manifests hold the names of their data files as plain text. Should that ever change, the newest one would not name
-    exactly the `data_files` files that the table is known to have, and then nothing is removed.
+    Should a kept manifest say what is not understood, nothing is removed. A kill leaves versions with all their files,
+    and files without a version.
     """
     kept = kept_manifests(table, versions, seconds)
-    unneeded = {path.name: path for path in (table / "data").glob("*.lance")}
-    file_count = len(unneeded)
-    for place, manifest in enumerate(kept):
-        content = manifest.read_bytes()
-        for name in [name for name in unneeded if name.encode("ascii") in content]:
-            del unneeded[name]
-        named = file_count - len(unneeded)
-        if not content.endswith(_MAGIC) or (place == 0 and named != data_files):
-            _log.warning("%s: not pruned, %s names %d data files of %d", table, manifest.name, named, data_files)
+    needed: set[str] = set()
+    for manifest in kept:
+        try:
+            version = read_version(manifest)
+        except (OSError, ValueError) as error:
+            _log.warning("%s: not pruned, %s cannot be read (%s)", table, manifest.name, error)
             return 0
-    dropped = [path for path in manifests(table) if path not in kept]
+        needed |= version.files | ({version.transaction} if version.transaction is not None else set())
+    # The oldest goes first, and manifests before files: what a manifest names is there, and no version is left out.
+    dropped = [path for path in reversed(manifests(table)) if path not in kept]
+    dropped += [path for path in _named_files(table) if path.relative_to(table).as_posix() not in needed]
     freed = 0
-    # Manifests go first: one that names a removed file would be a damaged version, a file without a name is litter.
-    for path in [*dropped, *unneeded.values()]:
+    for path in dropped:
         freed += path.stat().st_size
         path.unlink()
-    for directory in (table / "_versions", table / "data"):
+    for directory in {path.parent for path in dropped}:
         fsync_dir(directory)
     return freed
 
 
-def _version(manifest: Path) -> int:
+def _named_files(table: Path) -> Iterator[Path]:
+    """The files of all versions of `table`, but the manifests."""
+    for folder, endings in _ENDINGS.items():
+        yield from (path for path in (table / folder).glob("*") if path.suffix in endings)
+
+
+def manifest_number(manifest: Path) -> int:
     """Version number from a file name: LanceDB counts down from the largest 64-bit number, old releases counted up."""
     number = int(manifest.stem)
     return _NEWEST - number if len(manifest.stem) == len(str(_NEWEST)) else number
+
+
+def manifest_name(number: int) -> str:
+    """The name of the manifest of version `number`, as LanceDB gives it now."""
+    return f"{_NEWEST - number:020}.manifest"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,16 @@ import pyarrow as pa
 
 from mmsearch.durable import fsync_dir, make_directory
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound
-from mmsearch.store_prune import kept_manifests, manifests, prune_old_versions
+from mmsearch.store_errors import refusal
+from mmsearch.store_prune import manifests
 from mmsearch.store_rows import numbers
 
 QUARANTINE_DIRECTORY = "quarantine"
-KEPT_VERSIONS = 10
-KEPT_SECONDS = 24 * 3600
 
 # One literal costs about 60 microseconds, so a filter of many ids is cut into pieces that stay below a second.
 _IDS_IN_A_FILTER = 5000
-_SMALL_FRAGMENTS = 20
-_OLD_VERSIONS = 20
+_NEVER = timedelta(days=36_500)
 _VERSIONS_TRIED = 10
-
-_log = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
 
@@ -38,10 +34,12 @@ Ids = npt.NDArray[np.int64]
 class StoredTable:
     """The table `name` in `directory` with `schema`, which has a column `id`; created when there is none.
 
-    `optional` is a column that may come after those of `schema`: `require_optional` adds it.
+    `optional` is a column that may come after those of `schema`: `require_optional` adds it. `acknowledged` says of a
+    file of a table, given both paths, whether it is still what was once safe on the disk.
 
     When the newest version cannot be read, as after a power cut, it is moved to `quarantine` and the one before is
-    opened; `healed` then says so in a sentence. Without a `quarantine` nothing is created, moved or removed.
+    opened; `healed` then says so in a sentence. One that was acknowledged, and is as it was, is not moved: there are
+    files behind it that a repair can restore. Without a `quarantine` nothing is created, moved or removed.
 
     Raises:
         CollectionNotFound: there is no table, and no `quarantine`.
@@ -56,12 +54,14 @@ class StoredTable:
         *,
         quarantine: Path | None,
         optional: pa.Field | None = None,
+        acknowledged: Callable[[Path, Path], bool] | None = None,
     ) -> None:
         self.path = directory / f"{name}.lance"
         self.healed: str | None = None
         self._name = name
         self._schema = schema
         self._optional = optional
+        self._acknowledged = acknowledged
         if quarantine is None and not manifests(self.path):
             raise CollectionNotFound(f"{self.path}: there is no such table; run `mmsearch index`")
         if quarantine is not None:
@@ -167,40 +167,40 @@ class StoredTable:
                 self._table.delete(expressions.col("id").isin(removed.tolist()))
             self._ids = remaining
 
-    def optimize(self, *, force: bool = False) -> bool:
-        """Merge small files and drop old versions when there are many of either, or always; true when it was done.
+    def statistics(self) -> dict[str, Any]:
+        """How many rows and fragments there are, and how long those are, as LanceDB counts them."""
+        with self._reading():
+            return dict(self._table.stats())
 
-        The newest 10 versions and those of the last 24 hours stay. When merging fails, for want of room above all, old
-        versions are dropped nevertheless. Readers of the snapshot are not concerned.
+    def optimize(self) -> None:
+        """Merge small files; old versions stay. When it fails, for want of room above all, everything is as it was.
 
         Raises:
-            CollectionDamaged: the rows were not the same afterwards; the version before was restored.
+            CollectionError: it failed.
         """
-        statistics = self._table.stats()["fragment_stats"]
-        old = len(manifests(self.path)) - len(kept_manifests(self.path, KEPT_VERSIONS, KEPT_SECONDS))
-        if not force and statistics["num_small_fragments"] < _SMALL_FRAGMENTS and old < _OLD_VERSIONS:
-            return False
-        version, ids = self.version, self.ids()
         try:
-            self._table.optimize(cleanup_older_than=self._kept_age())
-        except (RuntimeError, OSError, ValueError) as error:
-            _log.warning(
-                "%s: small files could not be merged (%s); dropping old versions only", self.path, _short(error)
-            )
+            with self._writing():
+                self._table.optimize(cleanup_older_than=_NEVER)
+        except CollectionError:
             self._table.checkout_latest()
-            prune_old_versions(self.path, KEPT_VERSIONS, KEPT_SECONDS, data_files=int(statistics["num_fragments"]))
-        self._row_ids = self._ids = None
-        if not np.array_equal(self.ids(), ids):
+            raise
+        finally:
             self._row_ids = self._ids = None
-            self._table.restore(version)
-            raise CollectionDamaged(f"{self.path}: merging small files changed the rows, so it was undone")
-        return True
 
-    def _kept_age(self) -> timedelta:
-        """Versions younger than this stay: a day, or as old as the tenth newest."""
-        newest = manifests(self.path)[:KEPT_VERSIONS]
-        age = time.time() - newest[-1].stat().st_mtime if newest else 0.0
-        return timedelta(seconds=max(KEPT_SECONDS, age + 1))
+    def restore(self, version: int) -> None:
+        """Make an older `version` the newest again."""
+        with self._writing():
+            self._table.restore(version)
+        self._row_ids = self._ids = None
+
+    def at(self, version: int) -> StoredTable:
+        """The table as of an older `version`, to be read."""
+        older = copy(self)
+        with self._reading():
+            older._table = self._database.open_table(self._name)
+            older._table.checkout(version)
+        older._row_ids = older._ids = None
+        return older
 
     def _row_places(self) -> tuple[Ids, Ids]:
         if self._row_ids is None:
@@ -225,6 +225,13 @@ class StoredTable:
                 self._check_readable()
             except (RuntimeError, ValueError, OSError, CollectionDamaged) as error:
                 reason = reason or _short(error)
+                if (refused := refusal(error)) is not None:
+                    raise CollectionError(
+                        f"{self.path}: cannot be read ({refused}); see that this user may read it and that the disk is"
+                        " sound, then run it again"
+                    ) from error
+                if self._acknowledged is not None and self._acknowledged(manifest, self.path):
+                    break
                 moved.append(_move_aside(manifest, quarantine))
                 continue
             if moved:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from mmsearch.errors import UsageError
 from mmsearch.indexer.decode import DecodePool
 from mmsearch.indexer.discover import Found, Scope, Walk
-from mmsearch.indexer.embed import GPU_IMAGES_AT_ONCE, IMAGES_AT_ONCE
 from mmsearch.indexer.jobs import Decoded, Failed, Job
 from mmsearch.indexer.roots import Argument, PathInput, read_arguments
 from mmsearch.manifest import CollectionManifest
@@ -130,7 +129,7 @@ def _batches(reads: Iterable[_Read], model: Model) -> Iterator[list[_Read]]:
     batch: list[_Read] = []
     for each in reads:
         batch.append(each)
-        if len(batch) >= (GPU_IMAGES_AT_ONCE if model.encoder.on_gpu else IMAGES_AT_ONCE):
+        if len(batch) >= model.encoder.images_at_once:
             yield batch
             batch = []
     if batch:

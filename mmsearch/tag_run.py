@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,9 +52,10 @@ def open_stored(directory: Path, model: str | os.PathLike[str] | None, settings:
     threads = settings.thread_count
     snapshot = Snapshot.open(directory, threads=threads)
     with closed_on_error(snapshot):
+        load = partial(load_model, threads=threads, device=settings.device, precision=settings.precision)
         if model is None:
-            return snapshot, find_model(snapshot.head.model, fallback=settings.model, threads=threads)
-        return snapshot, load_model(model, threads=threads)
+            return snapshot, find_model(snapshot.head.model, fallback=settings.model, load=load)
+        return snapshot, load(model)
 
 
 @contextmanager

@@ -205,3 +205,52 @@ class RepairReport:
     mended: tuple[str, ...]
     items: int
     without_embedding: int
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One stored file that is not what it was: its `path` (str with surrogateescape), what is wrong with it, and what
+    mends it.
+    """
+
+    path: str
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a look at everything that is stored found. `ok` is whether nothing is damaged.
+
+    `files` were looked at, without `read_data` most of them for their size alone; `bytes` were read. `unrecorded` files
+    have no checksum yet, the next `index` records them. `without_embedding` items are found only after the next `index`.
+    `quarantine` names what was moved there, `notes` are sentences for a person.
+    """
+
+    ok: bool
+    read_data: bool
+    files: int
+    bytes: int
+    damaged: tuple[Damage, ...]
+    unrecorded: int
+    without_embedding: int
+    quarantine: tuple[str, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizeReport:
+    """What optimizing a collection did: bytes on the disk, files with rows of the tables, and segments, each before and
+    after. Old versions go a day later: until then the size may grow. `warnings` are sentences for a person.
+    """
+
+    bytes_before: int
+    bytes_after: int
+    fragments_before: int
+    fragments_after: int
+    segments_before: int
+    segments_after: int
+    items: int
+    warnings: tuple[str, ...]
+    seconds: float

@@ -13,15 +13,24 @@ ORIENTATION, DATE_TIME, EXIF_IFD, GPS_IFD = 0x0112, 0x0132, 0x8769, 0x8825
 ORIGINAL, DIGITIZED, OFFSET_ORIGINAL = 0x9003, 0x9004, 0x9011
 
 
-def jpeg_with(base: dict[int, Any] | None = None, details: dict[int, Any] | None = None, gps: Any = None) -> bytes:
-    """A JPEG of `scene()` with these tags in its main directory, its EXIF directory and its GPS directory."""
+def exif_of(
+    base: dict[int, Any] | None = None, details: dict[int, Any] | None = None, gps: dict[int, Any] | None = None
+) -> Image.Exif:
+    """These tags in the main directory, the EXIF directory and the GPS directory."""
     exif = Image.Exif()
     exif.update(base or {})
     if details:
         exif.get_ifd(ExifTags.IFD.Exif).update(details)
     if gps:
         exif.get_ifd(ExifTags.IFD.GPSInfo).update(gps)
-    return encode(scene(), "JPEG", exif=exif)
+    return exif
+
+
+def jpeg_with(
+    base: dict[int, Any] | None = None, details: dict[int, Any] | None = None, gps: dict[int, Any] | None = None
+) -> bytes:
+    """A JPEG of `scene()` with these tags."""
+    return encode(scene(), "JPEG", exif=exif_of(base, details, gps))
 
 
 def tiff_block(entries: list[tuple[int, int, int, bytes]], following: int = 0) -> bytes:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 from cases import CASES, PROMISES
+from hypothesis import HealthCheck, settings
 from reliability_page import MarkedTest, render
 
 KINDS = {"case": CASES, "promise": PROMISES}
 _OUTCOMES = pytest.StashKey[dict[str, list[str]]]()
+# A folder that is shared between examples is what those tests mean, and reading files is not quick.
+_UNSURPRISING = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
 _COLUMNS = ("tried", "passed", "failed", "skipped")
 
 
@@ -27,6 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_OUTCOMES] = {}
+    examples = 1000 if config.getoption("--full") else 100
+    settings.register_profile("fuzz", deadline=None, max_examples=examples, suppress_health_check=_UNSURPRISING)
 
 
 @pytest.hookimpl(tryfirst=True)

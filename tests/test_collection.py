@@ -106,7 +106,9 @@ def test_every_direction_finds_what_it_should(open_built: Collection, built: Pla
 def test_the_options_of_a_search_reach_it(open_built: Collection, built: Place) -> None:
     assert len(open_built.search("red", k=2)) == 2
     assert [hit.similarity >= 0.9 for hit in open_built.search("red", min_similarity=0.9)] == [True]
-    assert open_built.search("red", under=built.photos / "nowhere") == []
+    assert open_built.search("red", under=built.photos.parent / "collection") == []
+    with pytest.raises(mmsearch.UsageError, match="nowhere: there is no such folder"):
+        open_built.search("red", under=built.photos / "nowhere")
     with pytest.raises(mmsearch.UsageError):
         open_built.search()
 
@@ -169,6 +171,7 @@ def test_info_and_errors_leave_out_what_is_gone(place: Place, tmp_path: Path) ->
         assert [each.path for each in collection.errors()] == [f"{place.photos}/broken\udcff.jpg"]
 
 
+@pytest.mark.promise("R4")
 def test_errors_name_path_reason_and_detail(built: Place, open_built: Collection) -> None:
     (error,) = open_built.errors()
     assert error.path == f"{built.photos}/broken\udcff.jpg"

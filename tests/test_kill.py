@@ -153,6 +153,8 @@ def one_pool(model_name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         monkeypatch.undo()
 
 
+@pytest.mark.case("F2")
+@pytest.mark.promise("R2")
 @pytest.mark.usefixtures("one_pool")
 @pytest.mark.parametrize(("name", "count"), [("first_build", 20), ("update", 8)])
 def test_a_run_killed_anywhere_and_repeated_ends_like_one_that_was_not(
@@ -189,6 +191,7 @@ def committed(collection: Path, scene: Scene) -> int:
     return len({item.path for item in stored_items(collection, scene.model) if item.found})
 
 
+@pytest.mark.case("F8")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_asked_to_stop_publishes_what_it_has(update: Scene, tmp_path: Path, number: signal.Signals) -> None:
     collection = collection_at(tmp_path, update, 0)

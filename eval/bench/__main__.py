@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-from mmsearch.errors import MMSearchError
+from mmsearch.errors import MissingExtra, MMSearchError
 from mmsearch.eval.bench.request import BenchRequest
 from mmsearch.eval.bench.result import BenchResult, machine_facts
 
@@ -67,8 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def bench(name: str) -> Callable[[BenchRequest], BenchResult]:
-    """Return the bench of that name; only its own module is imported, as torch may hang on it."""
-    module = importlib.import_module(f"mmsearch.eval.bench.{name.replace('-', '_')}")
+    """Return the bench of that name; only its own module is imported, as torch may hang on it.
+
+    Raises:
+        MissingExtra: a package that it needs is not installed.
+    """
+    try:
+        module = importlib.import_module(f"mmsearch.eval.bench.{name.replace('-', '_')}")
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"it needs {error.name}; install with: pip install 'mmsearch[train,clip]'") from error
     return cast("Callable[[BenchRequest], BenchResult]", module.run)
 
 

@@ -30,7 +30,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (index, query, measure, tag, train, 
 
 # Commands of a command: `mmsearch models list`.
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
-    "models": ("Show, fetch, make and remove models; only `models pull` ever goes to a network.", MODELS)
+    "models": ("Show, fetch, make and remove models. Only `models pull` ever goes to a network.", MODELS)
 }
 
 
@@ -63,14 +63,19 @@ def _app() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_mmsearch)
     for command in COMMANDS:
-        app.command()(command)
+        app.command(short_help=_first_sentence(command.__doc__))(command)
     for name, (about, commands) in GROUPS.items():
         group = typer.Typer(rich_markup_mode=None, help=about)
         group.callback(invoke_without_command=True)(_help_without_command)
         for called, command in commands.items():
-            group.command(called)(command)
-        app.add_typer(group, name=name)
+            group.command(called, short_help=_first_sentence(command.__doc__))(command)
+        app.add_typer(group, name=name, short_help=_first_sentence(about))
     return app
+
+
+def _first_sentence(text: str | None) -> str:
+    """What a list of commands says of one. Said to the parser, which would cut it short by itself."""
+    return " ".join((text or "").partition("\n\n")[0].split()).partition(". ")[0].rstrip(".") + "."
 
 
 def _show_version(asked: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmsearch.byte_size import size_text
 from mmsearch.cli.output import path_fields
 from mmsearch.safe_text import safe_path, safe_text
 
@@ -25,11 +26,12 @@ def list_page(rows: Iterable[ModelFacts]) -> Iterator[str]:
         about = "~" if row.state == "not installed" else ""
         here = "-" if row.state == "not installed" else f"{row.state} + onnx" if row.onnx else row.state
         yield (
-            f"{short:<7} {safe_text(name):<37} {about + megabytes(row.bytes):>8}  {here:<16}  {_best(row.quality):<21}"
+            f"{short:<7} {safe_text(name):<37} {about + size_text(row.bytes):>8}  {here:<16}  {_best(row.quality):<21}"
             f"  {safe_text(row.license)}"
         )
     yield ""
     yield "R@1: per cent of photos that find a caption of theirs first / captions that find their photo first."
+    yield "Sizes are in powers of ten: 1 GB is 1,000,000,000 bytes. ~ is about what the weights come to."
     yield "mmsearch models pull NAME fetches one; mmsearch models info NAME says more."
 
 
@@ -51,7 +53,7 @@ def model_page(about: ModelFacts) -> Iterator[str]:
         yield _row("Fingerprint", manifest.fingerprint)
     elif about.known:
         yield _row("Parameters", f"{about.known.parameters:g} million")
-    yield _row("Size", ("about " if about.state == "not installed" else "") + megabytes(about.bytes))
+    yield _row("Size", ("about " if about.state == "not installed" else "") + size_text(about.bytes))
     yield _row("Licence", safe_text(about.license))
     for line in _quality(about.quality):
         yield _row("R@1", line)
@@ -114,11 +116,6 @@ def installed_line(directory: Path, name: str) -> str:
     """That a model is there now, and what to do with it."""
     shown = safe_text(name)
     return f"{shown} is in {safe_path(str(directory))}: mmsearch index PHOTOS --model {shown} --collection NAME"
-
-
-def megabytes(count: int) -> str:
-    """A size in words."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{count:,} bytes"
 
 
 def _source(about: ModelFacts) -> tuple[str, str]:

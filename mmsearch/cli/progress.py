@@ -27,6 +27,7 @@ _TITLES: dict[Phase, str] = {
     "export": "Writing the model",
     "tag": "Tagging",
     "download": "Downloading",
+    "verify": "Reading what is stored",
 }
 
 

@@ -3,6 +3,7 @@
 GradCache (Gao et al. 2021, arXiv 2101.06983): parts go through the towers without a gradient, the loss over all pairs
 gives the gradient of what came out, and each part goes through once more and carries its share of it back. The
 gradients are those of the whole batch; plain accumulation would compare a photo with the captions of its part alone.
+A side in which nothing learns goes through once.
 """
 
 from __future__ import annotations
@@ -56,19 +57,25 @@ class CachedGradients:
     def run(self, side: Side, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return what `side` gives for the rows of `inputs`, as tensors of their own that collect gradients."""
         starts = range(0, len(inputs[0]), self.size)
-        moments, found = [], []
+        moments, found, learns = [], [], (False, False)
         for start in starts:
             moments.append(_Random.now())
-            with torch.no_grad(), self.context():
-                found.append(side(*(each[start : start + self.size] for each in inputs)))
+            # The first part tells whether there is anything to carry back: a locked side gives what needs no gradient.
+            with torch.set_grad_enabled(start == 0), self.context():
+                first, second = side(*(each[start : start + self.size] for each in inputs))
+            if start == 0:
+                learns = first.requires_grad, second.requires_grad
+            found.append((first.detach(), second.detach()))
         # In older versions of torch autocast keeps what it has converted here, without a way back to the weights.
         torch.clear_autocast_cache()
-        first, second = (torch.cat([pair[place] for pair in found]).requires_grad_() for place in range(2))
-        for start, moment in zip(starts, moments, strict=True):
-            rows = slice(start, start + self.size)
-            part = _Part(side, tuple(each[rows] for each in inputs), moment, (first, second), rows)
-            self._parts.append(part)
-        return first, second
+        given = tuple(torch.cat([pair[place] for pair in found]).requires_grad_(learns[place]) for place in range(2))
+        if any(learns):
+            for start, moment in zip(starts, moments, strict=True):
+                rows = slice(start, start + self.size)
+                self._parts.append(
+                    _Part(side, tuple(each[rows] for each in inputs), moment, (given[0], given[1]), rows)
+                )
+        return given[0], given[1]
 
     def backward(self) -> None:
         """Carry the gradients of what `run` returned to the weights; random numbers are drawn as in `run` again."""

@@ -19,6 +19,7 @@ from mmsearch.openclip import load_openclip
 from mmsearch.openclip_modules import ImageTower, TextTower
 from mmsearch.safe_text import safe_text
 from mmsearch.training.architecture import ARCHITECTURE, OPEN_CLIP
+from mmsearch.training.clip_model import take_final_form
 from mmsearch.training.export import Precision, compact
 from mmsearch.training.int8_linears import use_int8_linears
 from mmsearch.training.tracing import traced
@@ -99,7 +100,7 @@ class ClipGraphs:
         yield "text.onnx", _finished(self._text_graph(), int8=int8)
 
     def _image_graph(self) -> ModelProto:
-        _take_final_form(self._clip.visual)
+        take_final_form(self._clip.visual)
         size = self._manifest.preprocess
         inputs = {"pixels": torch.zeros((2, 3, size.height, size.width), dtype=torch.uint8)}
         return self._traced(self._images, inputs, {"pixels": {0: torch.export.Dim("batch")}})
@@ -126,13 +127,6 @@ class ClipGraphs:
                 f"model '{safe_text(self._manifest.name)}' is not exported: torch {torch.__version__} cannot write its"
                 f" {'image' if tower is self._images else 'text'} tower as ONNX ({safe_text(first)}); use it as it is"
             ) from error
-
-
-def _take_final_form(tower: nn.Module) -> None:
-    """Merge the branches that some convolutional towers (MobileCLIP's) only have while they learn."""
-    from timm.models import reparameterize_model
-
-    reparameterize_model(tower, inplace=True)
 
 
 def _finished(graph: ModelProto, *, int8: bool) -> ModelProto:

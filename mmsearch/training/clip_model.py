@@ -108,6 +108,13 @@ class ClipDual(TwoTowers):
         transformer.grad_checkpointing = enabled
 
 
+def take_final_form(tower: nn.Module) -> None:
+    """Merge the branches that some convolutional image towers (MobileCLIP's) only have while they learn."""
+    from timm.models import reparameterize_model
+
+    reparameterize_model(tower, inplace=True)
+
+
 def load_clip(manifest: ModelManifest) -> ClipDual:
     """Return the open_clip model of `manifest` in evaluation mode, without a matching head.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmsearch.errors import UsageError
 from mmsearch.model import Model
 from mmsearch.safe_text import safe_text
-from mmsearch.training.clip_model import ClipDual, load_clip
+from mmsearch.training.clip_model import ClipDual, load_clip, take_final_form
 from mmsearch.training.eyes import Eyes, PixelEyes
 from mmsearch.training.fitting import FitConfig
 from mmsearch.training.fusion import FusionConfig
@@ -21,8 +21,6 @@ from mmsearch.training.plan import Plan, TrainOptions, fit_config
 from mmsearch.training.start import Start
 from mmsearch.training.two_towers import TwoTowers
 from mmsearch.training.word_pieces import WordPieces
-
-RUNTIME = "open_clip"
 
 
 class ClipStart(Start):
@@ -84,9 +82,7 @@ class ClipStart(Start):
 
     def finish(self, model: TwoTowers) -> None:
         """Merge the branches that some convolutional towers (MobileCLIP's) only have while they learn."""
-        from timm.models import reparameterize_model
-
-        reparameterize_model(_own(model).image_tower.visual, inplace=True)
+        take_final_form(_own(model).image_tower.visual)
 
     def logit_scale(self, model: TwoTowers) -> float | None:
         """Return the learned one."""

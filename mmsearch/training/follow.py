@@ -14,6 +14,7 @@ from mmsearch.training.batches import Dataset
 from mmsearch.training.checkpoint import load_checkpoint, restore, save_checkpoint, save_weights
 from mmsearch.training.curves import curves_png
 from mmsearch.training.fitting import Loop, validate
+from mmsearch.training.head_check import held_out_loss
 from mmsearch.training.history import Epoch, History, history_from_json
 from mmsearch.training.plan import Plan
 from mmsearch.training.run_directory import RunDirectory
@@ -77,10 +78,14 @@ class Follow:
         Raises:
             TrainingStopped: the run was to stop.
         """
-        done = self.history.close(validate(loop.average.model, self.validation) if recalls is None else recalls)
+        model, matching = loop.average.model, None
+        measured = validate(model, self.validation) if recalls is None else recalls
+        if self.plan.unlock == "none" and model.matcher is not None:
+            matching = held_out_loss(model, self.validation)
+        done = self.history.close(measured, matching=matching)
         if self.history.best is done:
             with self.run.writing():
-                save_weights(self.run.best(done.number), loop.average.model)
+                save_weights(self.run.best(done.number), model)
         self._save(loop)
         with self.run.writing():
             self.run.keep_only(self.history.kept.number)
@@ -118,4 +123,5 @@ def _recalls(recalls: Recalls) -> str:
 
 
 def _line(epoch: Epoch, epochs: int) -> str:
-    return f"epoch {epoch.number} of {epochs}: loss {epoch.loss:.3f}, {_recalls(epoch.recalls)}"
+    matching = "" if epoch.matching is None else f", matching loss {epoch.matching:.3f}"
+    return f"epoch {epoch.number} of {epochs}: loss {epoch.loss:.3f}, {_recalls(epoch.recalls)}{matching}"

@@ -131,6 +131,15 @@ class MatchHead(nn.Module):
         self.match = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width, 1))
         self.dropout = nn.Dropout(config.dropout)
 
+    def cut(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `states` (B, L, S) and `mask` (B, L) of the first tokens alone: of as many as a search keeps."""
+        return states[:, : self.config.max_text_tokens], mask[:, : self.config.max_text_tokens]
+
+    def readable(self, mask: Tensor) -> Tensor:
+        """Return the bool `mask` (B, L) without the tokens that `cut` leaves out."""
+        within = torch.arange(mask.shape[1], device=mask.device) < self.config.max_text_tokens
+        return mask & within
+
     def read_words(self, states: Tensor) -> Tensor:
         """Return (B, L, token_dim) of word states (B, L, text_inputs), of unit variance as image tokens are."""
         aligned = self.align(states).float()

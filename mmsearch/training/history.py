@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,12 +14,14 @@ from mmsearch.training.validation import Recalls
 class Epoch:
     """One pass over the training photos: mean losses by name, and recalls of the averaged weights after it.
 
-    Number 0 is the model before training; it has no losses.
+    Number 0 is the model before training; it has no losses. `matching` is the loss of the averaged weights' matching
+    head on validation photos, None where it was not measured.
     """
 
     number: int
     losses: Mapping[str, float]
     recalls: Recalls
+    matching: float | None = None
 
     @property
     def loss(self) -> float:
@@ -44,17 +47,20 @@ class History:
         """Return the mean losses of the running epoch so far."""
         return {name: value / self.steps for name, value in self.sums.items()}
 
-    def close(self, recalls: Recalls) -> Epoch:
+    def close(self, recalls: Recalls, *, matching: float | None = None) -> Epoch:
         """Return the running epoch, ended and kept; the first one to be closed is the model before training."""
-        done = Epoch(len(self.epochs), self.means(), recalls)
+        done = Epoch(len(self.epochs), self.means(), recalls, matching)
         self.epochs.append(done)
         self.sums, self.steps = {}, 0
         return done
 
     @property
     def best(self) -> Epoch | None:
-        """The pass with the largest mean recall, the earliest of equals; None before the first one has ended."""
-        return max(self.epochs[1:], key=lambda each: each.recalls.mean, default=None)
+        """The pass with the largest mean recall, of equals the one whose head matches best, of these the latest.
+
+        None before the first one has ended.
+        """
+        return max(self.epochs[1:], key=_merit, default=None)
 
     @property
     def kept(self) -> Epoch:
@@ -72,6 +78,11 @@ class History:
         return asdict(self)
 
 
+def _merit(epoch: Epoch) -> tuple[float, float, int]:
+    # Recalls stay equal for a whole run where both towers are locked: what was learned longest is then the best guess.
+    return epoch.recalls.mean, -math.inf if epoch.matching is None else -epoch.matching, epoch.number
+
+
 def history_from_json(value: Mapping[str, Any]) -> History:
     """Return the history that `as_json` wrote.
 
@@ -83,6 +94,7 @@ def history_from_json(value: Mapping[str, Any]) -> History:
             each["number"],
             each["losses"],
             Recalls(tuple(each["recalls"]["text_to_image"]), tuple(each["recalls"]["image_to_text"])),
+            each.get("matching"),
         )
         for each in value["epochs"]
     ]

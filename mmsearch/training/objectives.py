@@ -135,7 +135,7 @@ def alignment_loss(model: TwoTowers, seen: Seen, tokens: Tensor, targets: tuple[
     """Return the contrastive loss of the matching head's alignments over all pairs, a scalar; arguments as for ITC."""
     if model.matcher is None:
         raise ValueError("the model has no matching head: give DualConfig a fusion")
-    parts = [model.matcher.alignments(tokens, group.states, group.mask) for group in seen.groups]
+    parts = [model.matcher.alignments(tokens, *model.matcher.cut(group.states, group.mask)) for group in seen.groups]
     scale = model.matcher.log_scale.exp().clamp(max=model.config.largest_scale)
     return itc_loss(scale * torch.cat(parts, dim=1), *(each.to(tokens.device) for each in targets))
 
@@ -144,7 +144,7 @@ def matching_loss(model: TwoTowers, seen: Seen, tokens: Tensor, picked: Tensor, 
     """Return the ITM loss over three pairs a photo, a scalar: its caption, a wrong photo for it, a wrong caption.
 
     Wrong ones are drawn from the similarities that ITC learns (hard negatives). `tokens` (I, N, C) are the photos'
-    projected tokens, `picked` (I,) the caption of each.
+    projected tokens, `picked` (I,) the caption of each. The head reads what it reads in a search: the first tokens.
     """
     if model.matcher is None:
         raise ValueError("the model has no matching head: give DualConfig a fusion")
@@ -161,7 +161,8 @@ def matching_loss(model: TwoTowers, seen: Seen, tokens: Tensor, picked: Tensor, 
     photos, captions, belong = photos[usable], captions[usable], belong[usable]
     found, wanted = [], []
     for where, group, inside in seen.by_group(captions):
-        found.append(model.matcher(tokens[photos[where]], group.states[inside], group.mask[inside]))
+        states, mask = model.matcher.cut(group.states[inside], group.mask[inside])
+        found.append(model.matcher(tokens[photos[where]], states, mask))
         wanted.append(belong[where])
     return itm_loss(torch.cat(found), torch.cat(wanted))
 
@@ -187,14 +188,14 @@ def masked_losses(
     for where, group, inside in seen.by_group(picked.to(tokens.device)):
         ids, mask, part = group.ids[inside], group.mask[inside], tokens[where]
         if ask.mlm > 0:
-            masked = mask_words(ids, mask, ask.word_mask_rate, len(table), generator)
+            masked = mask_words(ids, model.matcher.readable(mask), ask.word_mask_rate, len(table), generator)
             if masked.asked.any():  # word drop may have left no ordinary word, and the mean of nothing is no number
-                states = model.text_tower(masked.ids, mask.long())
+                states, asked = model.matcher.cut(model.text_tower(masked.ids, mask.long()), masked.asked)
                 fused = model.matcher.fuse(part, model.matcher.read_words(states))
-                guesses = heads.words(fused[masked.asked], table)
+                guesses = heads.words(fused[asked], table)
                 total = total + ask.mlm * share * len(where) * mlm_loss(guesses, ids[masked.asked])
         if ask.mim > 0:
             hidden = mask_places(part, ask.place_mask_rate, generator)
-            predicted = heads.tokens(model.matcher, part, hidden, group.states[inside], mask)
+            predicted = heads.tokens(model.matcher, part, hidden, *model.matcher.cut(group.states[inside], mask))
             total = total + ask.mim * share * len(where) * mim_loss(predicted, part, hidden)
     return total

@@ -114,9 +114,12 @@ def check_parity(
     if batch < 0.9999:
         raise ModelError(f"an embedding changes with its batch: cosine {batch:.6f}, expected at least 0.9999")
     if model.matcher is not None:
-        inputs = {"tokens": tokens[0], "states": states[0], "attention_mask": mask.numpy()}
+        read, holds = model.matcher.cut(torch.from_numpy(states[0]), mask)
+        inputs = {"tokens": tokens[0], "states": read.numpy(), "attention_mask": holds.numpy()}
         (logits,) = session(directory / MATCH_FILE).run(["logit"], inputs)
-        _check_logits(logits, model.matcher(model.match_tokens(own_places), own_states, mask.bool()).numpy())
+        _check_logits(
+            logits, model.matcher(model.match_tokens(own_places), *model.matcher.cut(own_states, mask.bool())).numpy()
+        )
     return worst
 
 

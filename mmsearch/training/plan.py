@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mmsearch.errors import UsageError
@@ -145,9 +145,35 @@ def planned(options: TrainOptions, earlier: Plan | None, found: Found, say: Call
     )
     if plan.unlock == "none" and "itm" not in plan.objectives:
         raise UsageError("--unlock none leaves the matching head alone to learn: --objective needs itm")
+    if plan.unlock == "none" and plan.tower_rate is not None:
+        raise UsageError(
+            "--tower-lr is the rate at which towers learn, and --unlock none lets none of them: leave out one of both"
+        )
     if earlier is not None:
         require_same(earlier, plan)
     return plan
+
+
+def check_early(options: TrainOptions, earlier: Plan | None, *, start: str, objectives: str, unlock: str) -> None:
+    """Refuse what `planned` would refuse whatever the data, before any of it is read.
+
+    Arguments are what `Found` says of the starting model.
+
+    Raises:
+        UsageError: as `planned`.
+    """
+    any_number = earlier.batch if earlier is not None else BatchConfig.images
+    asked = options if options.batch is None else replace(options, batch=min(options.batch, any_number))
+    found = Found(
+        origin="",
+        data="" if earlier is None else earlier.data,
+        start=start,
+        photos=any_number,
+        objectives=objectives,
+        unlock=unlock,
+        views=1 if earlier is None else earlier.views,
+    )
+    planned(asked, earlier, found, lambda line: None)
 
 
 _WORDS = {

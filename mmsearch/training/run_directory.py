@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,15 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """The right to write here; the directory is made.
+        """The right to write here; the directory is made, and is gone again afterwards where no run has begun.
 
         Raises:
             CollectionBusy: another process trains here.
             UsageError: the directory cannot be written.
         """
-        lock = WriterLock(self.path)
+        lock, missing = WriterLock(self.path), [each for each in (self.path, *self.path.parents) if not each.exists()]
+        left_by_others = (self.path / LOCK_NAME).exists()
+        busy = f"{safe_path(str(self.path))}: another process is training there; wait until it is done, or choose"
         try:
             make_directory(self.path)
             lock.__enter__()
@@ -81,12 +84,12 @@ class RunDirectory:
                 f"{safe_path(str(self.path))} cannot be written ({error.strerror}); choose another --out"
             ) from error
         except CollectionBusy as error:
-            raise CollectionBusy(
-                f"{safe_path(str(self.path))}: another process is training there; wait until it is done, or choose"
-                " another --out"
-            ) from error
+            raise CollectionBusy(f"{busy} another --out") from error
         with contextlib.ExitStack() as stack:
             stack.push(lock.__exit__)
+            if not self._is_locked_by_us():  # a run that was refused has just removed the file that this lock is on
+                raise CollectionBusy(f"{busy} another --out")
+            stack.callback(self._leave_nothing, missing, keep_lock=left_by_others)
             yield
 
     @contextlib.contextmanager
@@ -122,6 +125,21 @@ class RunDirectory:
         for path in self.training.glob("best-*.safetensors"):
             if path != self.best(best):
                 path.unlink()
+
+    def _is_locked_by_us(self) -> bool:
+        try:
+            return bool(json.loads((self.path / LOCK_NAME).read_bytes())["pid"] == os.getpid())
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _leave_nothing(self, made: Sequence[Path], *, keep_lock: bool) -> None:
+        """Remove the lock, and the directories that were `made` for it, deepest first, where no run has begun."""
+        if keep_lock or (self.path / MARKER).exists() or not self._is_empty():
+            return
+        with contextlib.suppress(OSError):
+            (self.path / LOCK_NAME).unlink()
+            for directory in made:
+                directory.rmdir()
 
     def _is_empty(self) -> bool:
         return all(each.name == LOCK_NAME or is_leftover(each.name) for each in self.path.iterdir())

@@ -24,7 +24,7 @@ from mmsearch.training.fitting import fit
 from mmsearch.training.follow import Follow, Tell, TrainingStopped
 from mmsearch.training.history import History
 from mmsearch.training.package import ModelFacts
-from mmsearch.training.plan import Found, Plan, TrainOptions, planned
+from mmsearch.training.plan import Found, Plan, TrainOptions, check_early, planned
 from mmsearch.training.prepare import Cache, Room, affordable_views, prepared
 from mmsearch.training.run_directory import RunDirectory
 from mmsearch.training.start import Start
@@ -118,6 +118,8 @@ def _prepare(options: TrainOptions, run: RunDirectory, earlier: Plan | None, tel
     start = starting(options.start or (earlier.origin if earlier else START))
     model = start.load()
     start.check(options, model)
+    fingerprint, objectives = start.manifest.fingerprint, start.usual_objectives(model)
+    check_early(options, earlier, start=fingerprint, objectives=objectives, unlock=start.usual_unlock)
     data = load_train_data(options.source, options.validation, progress=tell.progress)
     for note in data.notes:
         tell.say(note)
@@ -125,9 +127,9 @@ def _prepare(options: TrainOptions, run: RunDirectory, earlier: Plan | None, tel
     found = Found(
         origin=start.origin,
         data=data.digest,
-        start=start.manifest.fingerprint,
+        start=fingerprint,
         photos=len(data.training.paths),
-        objectives=start.usual_objectives(model),
+        objectives=objectives,
         unlock=start.usual_unlock,
         views=earlier.views if earlier else affordable_views(Room.of(data, eyes), run.path, model),
     )

@@ -91,10 +91,6 @@ class TwoTowers(nn.Module, ABC):
         tokens: Tensor = self.projector(states)
         return tokens
 
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        """Return embeddings (B, dim) of uint8 `pixels` (B, 3, H, W)."""
-        return self.look_at(pixels)[0]
-
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return embeddings (B, dim) of int64 word pieces (B, L)."""
         return self.read(ids, mask, learn=True)[0]

@@ -92,6 +92,7 @@ def test_every_command_has_help_that_fits_a_terminal(cli: Cli) -> None:
         assert not summary.endswith("..."), "its first sentence is too long for the overview"
 
 
+@pytest.mark.promise("R6")
 def test_no_command_at_all_shows_help_on_stderr_and_exits_2(cli: Cli) -> None:
     outcome = cli()
     assert (outcome.code, outcome.out) == (2, b"")
@@ -106,6 +107,7 @@ def test_an_unknown_command_is_one_line_that_leads_to_help(cli: Cli) -> None:
     assert outcome.err.count("\n") == 1
 
 
+@pytest.mark.promise("R6")
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -151,6 +153,7 @@ def test_a_settings_file_with_a_slip_stops_every_command(cli: Cli) -> None:
         assert "did you mean 'collection'?" in outcome.err
 
 
+@pytest.mark.promise("R6")
 def test_an_interrupt_ends_with_130_and_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query_answer, "_from_stdin", lambda: signal.raise_signal(signal.SIGINT))
     outcome = cli("query", "-")
@@ -169,14 +172,18 @@ def test_a_warning_of_the_library_is_one_safe_line_like_every_other(cli: Cli, mo
     assert logging.getLogger("mmsearch").handlers == []
 
 
+@pytest.mark.case("F8")
+@pytest.mark.parametrize("interrupt", ["raise KeyboardInterrupt", "exec('raise KeyboardInterrupt')"])
 @pytest.mark.parametrize("late", ["mmsearch.cli.quick", "typer", "mmsearch.cli.main", "mmsearch.search"])
-def test_an_interrupt_while_modules_are_loaded_is_one_line_too(at_small: SmallCollection, late: str) -> None:
+def test_an_interrupt_while_modules_are_loaded_is_one_line_too(
+    at_small: SmallCollection, late: str, interrupt: str
+) -> None:
     script = (
         "import runpy, sys\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name == {late!r}:\n"
-        "            raise KeyboardInterrupt\n"
+        f"            {interrupt}\n"
         "sys.meta_path.insert(0, Interrupting())\n"
         "sys.argv[1:] = ['query', '--text=red']\n"
         "runpy.run_module('mmsearch', run_name='__main__', alter_sys=True)\n"
@@ -185,6 +192,14 @@ def test_an_interrupt_while_modules_are_loaded_is_one_line_too(at_small: SmallCo
     assert (outcome.code, outcome.out, outcome.err) == (130, b"", "mmsearch: interrupted\n")
 
 
+def test_what_a_command_loads_before_it_hears_an_interrupt_is_next_to_nothing() -> None:
+    script = "import sys; sys.path.insert(0, sys.argv[1]); import mmsearch.__main__; print(*sys.modules)"
+    loaded = python("-I", "-S", "-c", script, CHECKOUT).out.decode().split()
+    assert [name for name in loaded if name.startswith("mmsearch")] == ["mmsearch", "mmsearch.__main__"]
+    assert not {"typing", "re", "enum", "contextlib", "pathlib"} & set(loaded)
+
+
+@pytest.mark.promise("R6")
 @pytest.mark.parametrize(
     ("stream", "arguments", "code"), [("0<&-", "query -", 2), ("1>&-", "--version", 0), ("2>&-", "no-such-command", 2)]
 )

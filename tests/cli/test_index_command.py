@@ -73,6 +73,7 @@ def test_the_summary_counts_by_reason_and_leads_to_the_list(photos: Path, cli: C
     assert "  0 indexed, 3 unchanged, 1 ignored, 1 failed before" in again.lines
 
 
+@pytest.mark.promise("R6")
 def test_strict_exits_with_3_for_skipped_files_old_and_new(photos: Path, cli: Cli) -> None:
     assert cli("index", photos, "--strict").code == 3
     assert cli("index", photos, "--strict").code == 3
@@ -82,6 +83,7 @@ def test_strict_exits_with_3_for_skipped_files_old_and_new(photos: Path, cli: Cl
     assert cli("index", photos, "--strict").code == 0
 
 
+@pytest.mark.promise("R6")
 @pytest.mark.parametrize("arguments", [[], ["photos", "--force"], ["nowhere"], ["photos", "--fast"]])
 def test_wrong_usage_exits_with_2_and_makes_nothing(
     photos: Path, cli: Cli, arguments: list[str], monkeypatch: pytest.MonkeyPatch
@@ -92,6 +94,8 @@ def test_wrong_usage_exits_with_2_and_makes_nothing(
     assert outcome.err.count("\n") == 1
 
 
+@pytest.mark.case("F41")
+@pytest.mark.promise("R6")
 def test_a_busy_collection_exits_with_4_naming_the_holder(photos: Path, cli: Cli, tmp_path: Path) -> None:
     assert cli("index", photos).code == 0
     with WriterLock(tmp_path / "collection"):
@@ -107,6 +111,8 @@ def test_a_foreign_directory_is_refused_and_left_alone(photos: Path, cli: Cli) -
     assert sorted(photos.iterdir()) == before
 
 
+@pytest.mark.case("F8")
+@pytest.mark.promise("R2", "R6")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_exits_with_130_and_the_next_run_goes_on(
     photos: Path, tmp_path: Path, cli: Cli, number: int

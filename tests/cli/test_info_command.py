@@ -79,6 +79,8 @@ def test_images_with_tokens_are_counted(
     assert any(line.startswith("Rerank      2 images can be looked at again") for line in cli("info").lines)
 
 
+@pytest.mark.case("S14")
+@pytest.mark.promise("R4")
 def test_errors_are_listed_with_reason_and_an_escaped_name(indexed: Path, cli: Cli) -> None:
     (line,) = cli("info", "--errors").lines
     reason, path, detail = line.split("\t")

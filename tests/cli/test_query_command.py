@@ -50,6 +50,7 @@ def test_texts_show_where_they_stand_and_how_they_begin(at_small: SmallCollectio
     assert outcome.lines == [f"1   1.000  {at_small.photos / 'captions.txt'}, paragraph 5", f"{'':11}yellow"]
 
 
+@pytest.mark.case("S14")
 def test_no_control_character_of_a_name_or_a_text_reaches_the_terminal(at_small: SmallCollection, cli: Cli) -> None:
     for target in ("images", "texts"):
         out = cli("query", "magenta", "--to", target).out
@@ -202,6 +203,7 @@ def test_nothing_found_is_no_failure(at_small: SmallCollection, cli: Cli) -> Non
 def test_a_folder_outside_of_the_roots_is_pointed_out_and_no_failure(
     at_small: SmallCollection, cli: Cli, tmp_path: Path
 ) -> None:
+    (tmp_path / "odd\n").mkdir()
     outcome = cli("query", "red", "--under", tmp_path / "odd\n", "--json")
     assert (outcome.code, outcome.json["hits"]) == (0, [])
     note, last = outcome.err.splitlines()
@@ -209,7 +211,32 @@ def test_a_folder_outside_of_the_roots_is_pointed_out_and_no_failure(
         f"mmsearch: {tmp_path}/odd\\n lies in no indexed folder and holds none; indexed are: {at_small.photos}"
     )
     assert last == "mmsearch: nothing found"
-    assert cli("query", "red", "--under", at_small.photos / "empty").err == "mmsearch: nothing found\n"
+    (empty := at_small.photos / "empty").mkdir()
+    assert cli("query", "red", "--under", empty).err == "mmsearch: nothing found\n"
+    empty.rmdir()
+
+
+def test_a_folder_that_is_not_there_and_never_was_is_a_slip(at_small: SmallCollection, cli: Cli, tmp_path: Path) -> None:
+    for under in (tmp_path / "hoilday", at_small.photos / "hoilday"):
+        outcome = cli("query", "red", "--under", under)
+        assert (outcome.code, outcome.out) == (2, b"")
+        assert outcome.err == (
+            f"mmsearch: {under}: there is no such folder, and none was indexed; indexed are: {at_small.photos}\n"
+        )
+
+
+def test_a_folder_that_is_gone_still_holds_what_was_indexed_there(
+    at_small: SmallCollection, cli: Cli, tmp_path: Path
+) -> None:
+    before = cli("query", "red", "--under", at_small.photos / "warm").out
+    at_small.photos.rename(tmp_path / "unplugged")
+    try:
+        gone = cli("query", "red", "--under", at_small.photos / "warm")
+        texts = cli("query", "red", "--under", at_small.photos / "warm", "--to", "texts")
+    finally:
+        (tmp_path / "unplugged").rename(at_small.photos)
+    assert (gone.code, gone.out) == (0, before)
+    assert (texts.code, texts.err) == (0, "mmsearch: nothing found\n")
 
 
 def test_a_folder_reached_by_a_link_is_the_folder(at_small: SmallCollection, cli: Cli, tmp_path: Path) -> None:
@@ -237,6 +264,7 @@ def test_another_model_is_refused_naming_both(at_small: SmallCollection, cli: Cl
     assert "'other'" in outcome.err
 
 
+@pytest.mark.promise("R6")
 def test_a_damaged_collection_exits_with_5(at_small: SmallCollection, cli: Cli, tmp_path: Path) -> None:
     copy = shutil.copytree(at_small.directory, tmp_path / "copy")
     (copy / "CURRENT").write_text("seven")

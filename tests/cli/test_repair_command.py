@@ -32,6 +32,7 @@ def answers(cli: Cli) -> bool:
     return len(cli("query", "red", "--paths").lines) == 2
 
 
+@pytest.mark.promise("R7")
 def test_a_damaged_collection_answers_again(collection: Path, cli: Cli) -> None:
     (collection / "CURRENT").write_text("seven")
     assert cli("query", "red").code == 5
@@ -79,6 +80,7 @@ def test_what_is_no_collection_is_left_as_it_is(cli: Cli, tmp_path: Path, conten
     assert [path.name for path in tmp_path.glob("place/*")] == ([content] if content else [])
 
 
+@pytest.mark.promise("R6")
 def test_what_cannot_be_mended_exits_with_5(collection: Path, cli: Cli) -> None:
     (collection / "collection.json").write_bytes(b"")
     shutil.rmtree(collection / "snapshots")

@@ -91,6 +91,7 @@ def test_csv_has_a_row_for_each_photo_and_label(at_small: SmallCollection, cli: 
     assert rows[1][2:4] == ["1", "red"]
 
 
+@pytest.mark.case("S34")
 @pytest.mark.parametrize("label", ["=1+2", "+1", "-cmd", "@SUM(A1)", "\t=1"])
 def test_no_label_becomes_a_formula_in_a_spreadsheet(at_small: SmallCollection, cli: Cli, label: str) -> None:
     done = cli("tag", f"--label={label}", "--label", "plain", "--csv")
@@ -98,6 +99,7 @@ def test_no_label_becomes_a_formula_in_a_spreadsheet(at_small: SmallCollection, 
     assert cells == {f"'{label.strip()}", "plain"}
 
 
+@pytest.mark.case("S14")
 @pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])
 def test_no_name_and_no_label_reaches_the_terminal_as_it_is(
     at_small: SmallCollection, cli: Cli, form: list[str]
@@ -242,6 +244,7 @@ def test_without_a_collection_it_says_how_to_make_one(cli: Cli, tiny_model_dir: 
     assert "mmsearch index" in done.err
 
 
+@pytest.mark.case("F8")
 def test_a_signal_ends_a_real_run_in_good_order(photos: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
     for number in range(3000):
         shutil.copy(photos / "red.png", photos / f"{number}.png")

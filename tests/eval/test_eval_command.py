@@ -145,6 +145,7 @@ def test_a_report_into_somebodys_folder_is_refused_before_the_work(
     assert "is not a report of ours" in capfd.readouterr().err
 
 
+@pytest.mark.case("S14")
 def test_names_cannot_move_the_cursor(table: str, capfd: pytest.CaptureFixture[str]) -> None:
     odd = Path(table).rename(Path(table).with_name("a\x1b[31m.csv"))
     assert run(["eval", str(odd)]) == 0

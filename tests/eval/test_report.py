@@ -111,6 +111,8 @@ def test_examples_of_a_reranked_run_are_in_the_final_order(reranked: Finished) -
     assert moved
 
 
+@pytest.mark.case("S33")
+@pytest.mark.promise("R9")
 def test_page_fetches_nothing_and_runs_nothing(html: str) -> None:
     page = Page(html)
     policies = [a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
@@ -146,6 +148,7 @@ def test_same_run_gives_the_same_page(html: str, finished: Finished) -> None:
     assert render(finished.run, finished.embedded, comparison) == html
 
 
+@pytest.mark.case("S33")
 def test_names_and_captions_are_escaped_everywhere(tmp_path: Path, finished: Finished) -> None:
     table = write_colour_pairs(tmp_path)
     names = {"red.png": "<b>&'red.png", "blue.png": 'x" onerror="alert(3).png'}

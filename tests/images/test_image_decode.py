@@ -78,6 +78,25 @@ def test_damaged_picture_keeps_what_is_there_and_is_grey_elsewhere(name: str, da
         assert np.abs(decoded.pixels[:, -16:].astype(int) - GREY).max() <= 1
 
 
+@pytest.mark.case("C5")
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_jpeg_that_lacks_only_its_end_marker_keeps_every_row(subsampling: str) -> None:
+    data = encode(photo(), "JPEG", subsampling=subsampling)
+    for lacking in (1, 2):
+        decoded = decode_image(data[:-lacking], Preprocess(320, 480))
+        assert np.array_equal(decoded.pixels, decode_image(data, Preprocess(320, 480)).pixels)
+
+
+@pytest.mark.parametrize("cut", [10, 2000, 20_000, 60_000])
+def test_every_row_that_is_kept_of_a_cut_jpeg_is_right(cut: int) -> None:
+    data = encode(photo(), "JPEG", subsampling="4:2:0")
+    exact = Preprocess(320, 480)
+    found, whole = (decode_image(each, exact).pixels for each in (data[:-cut], data))
+    grey = (found == GREY).all(axis=(0, 2))
+    assert np.array_equal(found[:, ~grey], whole[:, ~grey])
+    assert grey.sum() < 320 * cut / len(data) + 24
+
+
 def test_damaged_picture_is_turned_like_a_sound_one() -> None:
     data = turned(photo(), 3, "JPEG")
     decoded = decode_image(data[: len(data) // 2], PREPROCESS)
@@ -196,6 +215,7 @@ def test_switches_of_the_whole_process_stay_as_they_were() -> None:
     assert "HEIF" not in Image.OPEN
 
 
+@pytest.mark.case("C77", "S35")
 def test_postscript_never_runs_an_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trap = tmp_path / "gs"
     trap.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")

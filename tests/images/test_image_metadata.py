@@ -147,6 +147,7 @@ def test_no_exif_raises(noise: bytes, at: int) -> None:
     assert decoded.latitude is None or -90 <= decoded.latitude <= 90
 
 
+@pytest.mark.case("C70")
 def test_xmp_with_an_entity_bomb_expands_nothing() -> None:
     xmp = entity_bomb()
     assert decode_image(encode(scene(), "WEBP", xmp=xmp), PREPROCESS).status == "ok"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 
 import numpy as np
 import numpy.typing as npt
+from pictures import png, png_chunk
 from PIL import Image
 
 from mmsearch.images import decode_image
@@ -36,16 +36,22 @@ def test_16_bit_tiff_in_which_white_is_zero_is_no_negative() -> None:
 
 def test_transparent_level_of_a_16_bit_png_is_white() -> None:
     hidden = 12345
-    stored = np.where(GREY < 50, hidden, GREY.astype(">u2") * 257).astype(">u2")
+    stored = np.where(GREY < 50, hidden, GREY.astype(np.uint16) * 257).astype(np.uint16)
 
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, 0, 0, 0, 0))
-    rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in stored))
-    key = chunk(b"tRNS", struct.pack(">H", hidden))
-    data = b"\x89PNG\r\n\x1a\n" + header + key + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    data = png(stored, 0)
+    data = data[:33] + png_chunk(b"tRNS", struct.pack(">H", hidden)) + data[33:]
     assert np.array_equal(levels(data)[..., 0], np.where(GREY < 50, 255, GREY))
+
+
+def test_transparent_colour_of_a_16_bit_png_is_white() -> None:
+    hidden = (12345, 54321, 777)
+    stored = COLOURS.astype(np.uint16) * 257
+    stored[10:20] = hidden
+    data = png(stored, 2)
+    data = data[:33] + png_chunk(b"tRNS", struct.pack(">3H", *hidden)) + data[33:]
+    expected = COLOURS.copy()
+    expected[10:20] = 255
+    assert np.array_equal(levels(data), expected)
 
 
 def bmp(alpha: int) -> bytes:

@@ -23,6 +23,7 @@ from mmsearch.types import Reason
 RETRY = IndexOptions(retry_failed=True)
 
 
+@pytest.mark.promise("R4")
 def test_rubbish_costs_itself_and_is_reported_once(library: Library) -> None:
     library.photo("good.png", 1)
     library.captions("good.csv", "one")
@@ -47,6 +48,7 @@ def test_rubbish_costs_itself_and_is_reported_once(library: Library) -> None:
     assert {Path(each.path).name for each in library.index(options=RETRY).skipped} == set(expected)
 
 
+@pytest.mark.case("C82")
 def test_names_that_are_not_utf_8_are_indexed_and_reported_exactly(library: Library) -> None:
     library.photo(b"\xff\n\x1b.png", 1)
     library.data(b"bad\xfe.jpg", b"<html>")
@@ -56,6 +58,7 @@ def test_names_that_are_not_utf_8_are_indexed_and_reported_exactly(library: Libr
     assert counts(library.index()) == {"unchanged": 1, "failed_before": 1, "items": 1}
 
 
+@pytest.mark.case("F37")
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR])
 def test_a_file_that_vanishes_before_it_is_read_is_no_failure(
     library: Library, monkeypatch: pytest.MonkeyPatch, number: int
@@ -74,6 +77,7 @@ def test_a_file_that_vanishes_before_it_is_read_is_no_failure(
     assert library.items() == before
 
 
+@pytest.mark.case("F36")
 def test_a_file_that_changed_while_it_was_read_is_tried_again_by_itself(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +89,7 @@ def test_a_file_that_changed_while_it_was_read_is_tried_again_by_itself(
     assert counts(library.index()) == {"indexed": 1, "items": 1}
 
 
+@pytest.mark.promise("R4")
 def test_a_file_that_may_no_longer_be_read_keeps_its_row_as_long_as_it_looks_the_same(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +193,8 @@ print({{path: error.strerror for path, error in walk.unread.items()}})
 """
 
 
+@pytest.mark.case("F35")
+@pytest.mark.promise("R4")
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_folders_that_another_user_may_not_read_cost_themselves() -> None:
     with tempfile.TemporaryDirectory() as name:  # tmp_path lies in a folder that is root's alone

@@ -173,6 +173,7 @@ def test_name_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
         assert isinstance(results(decoder, [job])[1], Decoded)
 
 
+@pytest.mark.case("C90")
 def test_what_is_no_regular_file_never_blocks(tmp_path: Path) -> None:
     sound = job_for(tmp_path, 0, PICTURE)
     os.mkfifo(tmp_path / "fifo.jpg")
@@ -206,6 +207,7 @@ def test_file_without_permission_says_so(tmp_path: Path, monkeypatch: pytest.Mon
         assert failure(results(decoder, [job])[1]).reason is Reason.PERMISSION
 
 
+@pytest.mark.case("C91")
 def test_sparse_file_of_50_gigabytes_is_refused_by_its_size(tmp_path: Path) -> None:
     job = job_for(tmp_path, 1, b"II*\0", "huge.tif")
     os.truncate(job.path, 50 * 1024**3)
@@ -214,6 +216,7 @@ def test_sparse_file_of_50_gigabytes_is_refused_by_its_size(tmp_path: Path) -> N
     assert (refused.reason, refused.size) == (Reason.TOO_LARGE, 50 * 1024**3)
 
 
+@pytest.mark.case("F10", "F13")
 @pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize(
     ("content", "reason", "detail"),
@@ -239,6 +242,7 @@ def test_file_that_ends_its_process_costs_itself_alone(
             assert isinstance(found[token], Decoded)
 
 
+@pytest.mark.case("F11")
 @pytest.mark.usefixtures("faulty")
 def test_file_that_never_ends_is_killed_at_the_deadline(tmp_path: Path) -> None:
     contents = [b"endless", PICTURE, b"endless", PICTURE]
@@ -263,6 +267,7 @@ def test_what_a_native_library_prints_garbles_nothing(tmp_path: Path, capfd: pyt
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.case("F12")
 def test_bomb_that_passes_the_header_check_meets_the_memory_limit(tmp_path: Path) -> None:
     limits = DecodeLimits(max_pixels=1000, max_bytes=1000)
     with pool(limits=limits) as decoder:
@@ -361,6 +366,7 @@ def test_ctrl_c_and_termination_of_the_group_are_left_to_the_parent(tmp_path: Pa
         assert [each.pid for each in psutil.Process().children()] == [child.pid]
 
 
+@pytest.mark.case("L4")
 def test_fresh_process_takes_over_after_a_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "_FILES_PER_WORKER", 2)
     job = job_for(tmp_path, 0, PICTURE)

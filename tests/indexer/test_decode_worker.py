@@ -34,6 +34,7 @@ def reader_of(data: bytes) -> Callable[[int], bytearray]:
     return read
 
 
+@pytest.mark.case("S47")
 @given(st.binary(min_size=1, max_size=60), st.binary(max_size=60), st.integers() | st.none())
 @settings(deadline=None)
 def test_frames_come_back_as_they_went(path: bytes, payload: bytes, number: int | None) -> None:
@@ -44,6 +45,7 @@ def test_frames_come_back_as_they_went(path: bytes, payload: bytes, number: int 
         assert (unpack_path(header["path"]), header["number"], bytes(found)) == (path, number, payload)
 
 
+@pytest.mark.case("S47")
 @given(st.binary(max_size=80))
 @settings(deadline=None)
 def test_noise_is_no_frame(noise: bytes) -> None:
@@ -51,6 +53,7 @@ def test_noise_is_no_frame(noise: bytes) -> None:
         read_frame(reader_of(noise))
 
 
+@pytest.mark.case("S47")
 @pytest.mark.parametrize(
     "header", [b"[]", b"{}", b'{"payload": -1}', b'{"payload": "7"}', b'{"payload": 9999999999}', b"{"]
 )
@@ -85,12 +88,14 @@ def restless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int],
     return make
 
 
+@pytest.mark.case("F36")
 def test_file_that_changes_while_it_is_read_is_read_again(restless: Callable[[int], bytes]) -> None:
     content = read_whole(restless(2), 10_000)
     assert content.data == b"x" * 1000 + b"yy"
     assert content.size == 1002
 
 
+@pytest.mark.case("F36")
 def test_file_that_keeps_changing_is_left_for_another_time(restless: Callable[[int], bytes]) -> None:
     with pytest.raises(ReadFailureError) as failure:
         read_whole(restless(1000), 10_000)
@@ -167,6 +172,7 @@ def test_file_replaced_just_before_it_is_opened_neither_blocks_nor_leads_astray(
     assert reasons == [Reason.UNSUPPORTED_INSIDE, Reason.CHANGED]
 
 
+@pytest.mark.case("F40")
 def test_patience_ends() -> None:
     nothing, _writer = os.pipe()
     try:
@@ -181,6 +187,7 @@ def test_patience_ends() -> None:
         os.close(_writer)
 
 
+@pytest.mark.case("F9")
 def test_time_in_which_the_parent_was_stopped_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent:
         def poll(self, milliseconds: float) -> list[tuple[int, int]]:
@@ -201,6 +208,7 @@ def test_worker_imports_neither_models_nor_stores() -> None:
     assert not heavy & set(found.stdout.split())
 
 
+@pytest.mark.case("F12", "S31")
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are those of Linux")
 def test_confined_process_writes_no_file_and_takes_no_memory_beyond_its_share(tmp_path: Path) -> None:
     code = (

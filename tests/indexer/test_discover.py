@@ -88,6 +88,7 @@ def test_a_single_file_is_reported_alone(tmp_path: Path) -> None:
     assert (walked.ignored, walked.unread, walked.broken) == (0, {}, None)
 
 
+@pytest.mark.case("F39")
 def test_links_are_counted_and_never_followed(tmp_path: Path) -> None:
     plant(tmp_path, "real/a.jpg")
     (tmp_path / "loop").symlink_to(tmp_path)
@@ -113,6 +114,7 @@ def test_a_root_that_is_itself_a_link_is_walked(tmp_path: Path) -> None:
     assert paths(tmp_path / "link") == [b"a.jpg"]
 
 
+@pytest.mark.case("C90")
 def test_what_is_no_regular_file_is_reported_as_an_obstacle(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with socket.socket(socket.AF_UNIX) as server:
@@ -134,6 +136,7 @@ def test_names_are_exact_bytes(tmp_path: Path) -> None:
     assert paths(tmp_path) == names
 
 
+@pytest.mark.case("C88")
 def test_a_tree_deeper_than_a_path_may_be_long_costs_its_deepest_part_alone(tmp_path: Path) -> None:
     plant(tmp_path, "z.jpg")
     start = os.open(tmp_path, os.O_RDONLY)
@@ -155,6 +158,7 @@ def test_a_tree_deeper_than_a_path_may_be_long_costs_its_deepest_part_alone(tmp_
         shutil.rmtree(tmp_path / ("d" * 250))
 
 
+@pytest.mark.case("F35")
 def test_a_folder_that_cannot_be_listed_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path, "a/1.jpg", "b/2.jpg", "b/deep/3.jpg", "c/4.jpg")
     failing(monkeypatch, "scandir", b"/b", errno.EACCES)
@@ -164,6 +168,7 @@ def test_a_folder_that_cannot_be_listed_costs_itself(tmp_path: Path, monkeypatch
     assert walked.broken is None
 
 
+@pytest.mark.case("F35")
 def test_a_folder_that_cannot_be_searched_is_unread_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path, "a/1.jpg", "b/2.jpg", "b/3.jpg", "c/4.jpg")
     failing(monkeypatch, "lstat", b"b/2.jpg", errno.EACCES)
@@ -173,6 +178,7 @@ def test_a_folder_that_cannot_be_searched_is_unread_as_a_whole(tmp_path: Path, m
     assert list(walked.unread) == [b"b"]
 
 
+@pytest.mark.case("F37")
 def test_a_file_that_vanishes_after_its_folder_was_listed_is_not_reported(tmp_path: Path) -> None:
     plant(tmp_path, "a.jpg", "b.jpg")
     walked = Walk(Scope(1, os.fsencode(tmp_path), b""))
@@ -183,6 +189,7 @@ def test_a_file_that_vanishes_after_its_folder_was_listed_is_not_reported(tmp_pa
     assert walked.unread == {}
 
 
+@pytest.mark.case("F33")
 @pytest.mark.parametrize("function", ["scandir", "lstat"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN])
 def test_a_drive_that_goes_away_ends_the_walk(
@@ -196,6 +203,7 @@ def test_a_drive_that_goes_away_ends_the_walk(
     assert walked.broken.errno == number
 
 
+@pytest.mark.case("F32")
 def test_a_top_that_is_gone_is_broken_not_empty(tmp_path: Path) -> None:
     found, walked = walk(tmp_path / "nowhere")
     assert found == []

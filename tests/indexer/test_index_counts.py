@@ -108,6 +108,7 @@ def test_a_touched_file_is_hashed_but_not_embedded(library: Library, encoded: li
     assert encoded == []
 
 
+@pytest.mark.case("F42")
 def test_the_same_size_and_mtime_hide_a_change_from_all_but_verify(library: Library) -> None:
     path = library.data("a.txt", b"one")
     library.index()
@@ -133,6 +134,7 @@ def test_verifying_what_has_not_changed_writes_nothing(library: Library, encoded
     assert encoded == []
 
 
+@pytest.mark.case("F42")
 def test_a_file_written_at_the_moment_it_was_read_is_hashed_once_more(library: Library) -> None:
     path = library.data("a.txt", b"one")
     stamp = time.time_ns()
@@ -158,6 +160,7 @@ def test_the_second_look_is_remembered(library: Library, encoded: list[int], mon
     assert counts(library.index()) == {"unchanged": 1, "items": 1}
 
 
+@pytest.mark.promise("R4")
 def test_a_file_that_failed_is_tried_again_when_it_changes_or_when_asked(library: Library) -> None:
     library.data("a.png", b"<html>")
     first = library.index()
@@ -279,6 +282,7 @@ def test_what_a_progress_callback_raises_ends_the_run_and_loses_nothing(library:
     assert library.names() == ["a.png"]
 
 
+@pytest.mark.promise("R1")
 def test_originals_are_only_read(library: Library) -> None:
     library.photo("a.png", 1)
     library.data("notes.txt", b"one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
 from killed_commits import Killed, killed_after
 from photo_library import Library
 
@@ -33,6 +34,8 @@ def assert_true_to_content(library: Library) -> None:
         assert found[key] @ expected > 0.9999, (key, text)
 
 
+@pytest.mark.case("F2")
+@pytest.mark.promise("R2")
 def test_content_that_changed_places_is_embedded_right_wherever_runs_were_killed(itm_library: Library) -> None:
     library = itm_library
     for place, name in enumerate(["a.png", "b.png", "c.png"]):

@@ -140,6 +140,8 @@ def another_device(library: Library) -> None:
 TROUBLES = [(vanish, "is not there"), (empty, "is empty"), (another_device, "another device")]
 
 
+@pytest.mark.case("F32", "F34")
+@pytest.mark.promise("R5")
 @pytest.mark.parametrize(("trouble", "words"), TROUBLES)
 def test_a_root_in_trouble_loses_nothing_and_is_warned_about(five: Library, trouble: object, words: str) -> None:
     trouble(five)  # type: ignore[operator]
@@ -152,6 +154,8 @@ def test_a_root_in_trouble_loses_nothing_and_is_warned_about(five: Library, trou
     assert len(five.names()) == 8
 
 
+@pytest.mark.case("F32", "F34")
+@pytest.mark.promise("R5")
 @pytest.mark.parametrize(("trouble", "words"), TROUBLES)
 def test_prune_refuses_a_root_in_trouble_and_force_does_not(five: Library, trouble: object, words: str) -> None:
     trouble(five)  # type: ignore[operator]
@@ -173,6 +177,8 @@ def test_a_root_found_whole_on_another_device_lives_there_from_now_on(five: Libr
     assert counts(five.index()) == {"missing": 1, "unchanged": 5, "items": 8}
 
 
+@pytest.mark.case("F33")
+@pytest.mark.promise("R5")
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN])
 @pytest.mark.parametrize("options", [IndexOptions(), PRUNE, FORCE])
 def test_a_drive_that_goes_away_during_the_walk_loses_nothing(
@@ -190,6 +196,8 @@ def test_a_drive_that_goes_away_during_the_walk_loses_nothing(
     assert (len(five.items()), missing(five)) == (8, [])
 
 
+@pytest.mark.case("F33")
+@pytest.mark.promise("R5")
 def test_a_drive_that_goes_away_after_the_walk_loses_nothing(five: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mount point answers, empty, as soon as the drive is gone: only the second look at the root tells."""
     real = Walk.files
@@ -204,6 +212,8 @@ def test_a_drive_that_goes_away_after_the_walk_loses_nothing(five: Library, monk
     assert "is empty" in report.warnings[0]
 
 
+@pytest.mark.case("F20", "F33")
+@pytest.mark.promise("R5")
 def test_a_file_that_answers_with_a_broken_drive_keeps_its_row(five: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     before = five.items()
     os.utime(five.photos / "a.png")
@@ -220,6 +230,8 @@ def test_a_file_that_answers_with_a_broken_drive_keeps_its_row(five: Library, mo
 # -- folders that cannot be read ---------------------------------------------------------------------------------
 
 
+@pytest.mark.case("F35")
+@pytest.mark.promise("R5")
 def test_what_is_known_of_an_unreadable_folder_stays(five: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     (five.photos / "a.png").unlink()
     failing(monkeypatch, "scandir", b"/deep", errno.EACCES)

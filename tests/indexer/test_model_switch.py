@@ -259,15 +259,6 @@ def test_a_third_model_takes_its_turn_and_what_the_second_has_made_is_kept_until
     assert tables(filled) == [third.fingerprint]
 
 
-def test_dropping_the_others_ends_a_switch(filled: Library, wide: Model) -> None:
-    with interrupted_after(1):
-        switch(filled, wide)
-    run_own(filled, keep_old=False)
-    assert tables(filled) == [filled.model.fingerprint]
-    assert (filled.manifest.switch, filled.manifest.kept_models, filled.manifest.format) == (None, (), 1)
-    assert_answers(filled, filled.model)
-
-
 def test_the_first_run_of_a_collection_switches_nothing(library: Library) -> None:
     library.photo("a.png", 1)
     report = library.index(options=IndexOptions(models=Wish(switch=True, keep_old=True)))

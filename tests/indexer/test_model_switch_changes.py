@@ -112,6 +112,7 @@ def test_a_drive_that_fails_makes_no_errors_of_what_the_old_model_has(
     assert switch(half, wide).switch == SwitchInfo("wide", wide.fingerprint, 24, embedded=10, items=10, done=True)
 
 
+@pytest.mark.case("F17")
 def test_a_disk_too_full_for_the_new_snapshot_leaves_the_old_model_in_its_place(
     half: Library, wide: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

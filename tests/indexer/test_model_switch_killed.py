@@ -3,81 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from killed_commits import Killed
 from model_switches import assert_answers, assert_tables_are_true, embeddings_made, switch, tables, wide_model
 from photo_library import Library
+from switch_kills import ONE_BY_ONE, killed_at, restored
 
 from mmsearch.indexer import pipeline
-from mmsearch.indexer.pipeline import IndexOptions
 from mmsearch.indexer.repair import repair
-from mmsearch.indexer.write import BatchLimits
 from mmsearch.model import Model
 from mmsearch.search import Query, search_collection
-from mmsearch.store_tables import StoredTable
 
-ONE_BY_ONE = IndexOptions(batch=BatchLimits(files=1))
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-@contextmanager
-def killed_at(step: int) -> Iterator[list[str]]:
-    """Within, the process may take `step` steps on the disk; what would be the next one raises `Killed`.
-
-    Steps are commits of tables, replacements of files, and removals. A removal that is killed has removed something.
-    """
-    taken: list[str] = []
-
-    def note(what: str) -> None:
-        if len(taken) == step:
-            raise Killed(what)
-        taken.append(what)
-
-    def commit(name: str) -> Any:
-        real = getattr(StoredTable, name)
-
-        def limited(self: StoredTable, rows: Any) -> None:
-            if len(rows):
-                note(f"{name} {self.path.name}")
-            real(self, rows)
-
-        return limited
-
-    def replacement(real: Any) -> Any:
-        def limited(path: Path, data: bytes) -> None:
-            note(f"replace {path.name}")
-            real(path, data)
-
-        return limited
-
-    def removal(real: Any) -> Any:
-        def limited(path: Path) -> None:
-            for file in path.rglob("data/*"):
-                file.unlink()
-            note(f"remove {path.name}")
-            real(path)
-
-        return limited
-
-    from mmsearch import manifest, snapshot_manifest, store_others
-
-    with pytest.MonkeyPatch.context() as patched:
-        for name in ("add", "replace", "delete"):
-            patched.setattr(StoredTable, name, commit(name))
-        for module in (manifest, snapshot_manifest):
-            patched.setattr(module, "write_atomic", replacement(module.write_atomic))
-        patched.setattr(store_others, "shutil", SimpleNamespace(rmtree=removal(shutil.rmtree)))
-        yield taken
 
 
 @pytest.fixture
@@ -103,11 +45,6 @@ def changed(library: Library, monkeypatch: pytest.MonkeyPatch) -> Library:
     return library
 
 
-def restored(library: Library, before: Path) -> None:
-    shutil.rmtree(library.collection, ignore_errors=True)
-    shutil.copytree(before, library.collection)
-
-
 def answering(library: Library) -> tuple[str, int]:
     """The model that answers when nobody names one, and how many items it finds."""
     hits = [
@@ -118,6 +55,8 @@ def answering(library: Library) -> tuple[str, int]:
     return hits[0].model, sum(len(each.hits) for each in hits)
 
 
+@pytest.mark.case("F5")
+@pytest.mark.promise("R2")
 @pytest.mark.parametrize("in_between", ["nothing", "a plain run", "a repair"])
 def test_the_same_command_goes_on_wherever_a_switch_was_killed(changed: Library, wide: Model, in_between: str) -> None:
     tiny = changed.model
@@ -194,6 +133,8 @@ index(Path(sys.argv[1]), None, load_model(sys.argv[2], threads=1), options)
 """
 
 
+@pytest.mark.case("F5", "F14")
+@pytest.mark.promise("R2")
 def test_a_process_that_is_killed_leaves_the_old_model_answering_and_its_work_done(
     library: Library, wide: Model
 ) -> None:

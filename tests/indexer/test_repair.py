@@ -53,6 +53,7 @@ def published(directory: Path) -> dict[int, int]:
         return dict(zip(*(column.tolist() for column in snapshot.live_keys()), strict=True))
 
 
+@pytest.mark.promise("R7")
 @pytest.mark.parametrize("damage", [cut, zero, flip, remove])
 @pytest.mark.parametrize("place", ["collection.json", "CURRENT", "manifest", *sorted(SEGMENT_FILES - {INDEX_FILE})])
 def test_damaged_files_are_found_and_mended(indexed: Library, damage: Damage, place: str) -> None:
@@ -103,6 +104,8 @@ def test_indexing_goes_on_after_a_repair(indexed: Library) -> None:
     assert before.items() <= published(indexed.collection).items()
 
 
+@pytest.mark.case("F24")
+@pytest.mark.promise("R7")
 def test_items_whose_embeddings_are_lost_come_back_with_the_next_index(indexed: Library) -> None:
     shutil.rmtree(indexed.collection / "vectors")
     report = repair(indexed.collection)

@@ -106,6 +106,8 @@ def plug_in(library: Library, aside: Path) -> None:
     aside.rename(library.photos / "in")
 
 
+@pytest.mark.case("F32")
+@pytest.mark.promise("R5")
 def test_an_inner_root_that_is_out_of_reach_loses_nothing_in_any_run(two_roots: Library) -> None:
     before = {key: item.id for key, item in two_roots.items().items()}
     unplug(two_roots)
@@ -160,6 +162,7 @@ def test_an_inner_root_found_whole_on_another_device_is_taken_over_by_the_run_af
     assert root_paths(two_roots) == ["."]
 
 
+@pytest.mark.promise("R5")
 def test_another_drive_in_the_place_of_an_inner_root_hides_nothing(two_roots: Library) -> None:
     unplug(two_roots)
     two_roots.photo("in/stranger.png", 40)

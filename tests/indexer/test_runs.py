@@ -79,6 +79,7 @@ class Usage(NamedTuple):
     free: int
 
 
+@pytest.mark.case("L7")
 def test_a_disk_without_room_is_noticed_at_the_start(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     photos(library, 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 70 << 20, 30 << 20))
@@ -89,6 +90,7 @@ def test_a_disk_without_room_is_noticed_at_the_start(library: Library, monkeypat
     assert counts(library.index()) == {"indexed": 1, "items": 1}
 
 
+@pytest.mark.case("F17")
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_a_disk_that_refuses_ends_the_run_with_a_sentence_and_the_next_one_goes_on(
     library: Library, monkeypatch: pytest.MonkeyPatch, number: int
@@ -107,6 +109,7 @@ def test_a_disk_that_refuses_ends_the_run_with_a_sentence_and_the_next_one_goes_
     assert counts(library.index()) == {"indexed": 2, "items": 2}
 
 
+@pytest.mark.promise("R2")
 def test_embeddings_of_rows_that_a_killed_run_left_unfinished_are_swept(library: Library) -> None:
     photos(library, 2)
     library.index()
@@ -154,6 +157,7 @@ def test_nothing_is_published_on_the_way_before_it_is_time(library: Library) -> 
     assert read_current(library.collection) == 1
 
 
+@pytest.mark.promise("R2")
 def test_a_run_that_died_after_its_commits_is_published_by_the_next_without_work(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +175,8 @@ def _killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.case("F24")
+@pytest.mark.promise("R7")
 @pytest.mark.parametrize("damage", ["CURRENT", "snapshots", "segments"])
 def test_a_lost_or_damaged_snapshot_is_made_anew_without_embedding(
     library: Library, monkeypatch: pytest.MonkeyPatch, damage: str
@@ -203,6 +209,7 @@ def test_many_runs_leave_few_segments_and_the_same_collection(library: Library) 
 # -- stopping ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.case("F8")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_in_good_order(library: Library, number: signal.Signals) -> None:
     photos(library, 40)

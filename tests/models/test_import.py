@@ -95,6 +95,8 @@ def test_a_trusted_checkpoint_becomes_safetensors_with_a_warning(
     np.testing.assert_array_equal(embedded("mine"), embedded(tiny_vit))
 
 
+@pytest.mark.case("S25")
+@pytest.mark.promise("R10")
 def test_a_checkpoint_is_not_even_opened_without_trust(
     checkpoint: Path, models_command: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,8 @@ class Malicious:
         return Path.touch, (self.target,)
 
 
+@pytest.mark.case("S25")
+@pytest.mark.promise("R10")
 def test_a_malicious_checkpoint_is_refused_even_when_trusted(
     architecture: str, models_command: Any, store: Path, tmp_path: Path
 ) -> None:
@@ -137,11 +141,8 @@ def test_a_checkpoint_without_weights_is_refused(
 
 def test_rubbish_is_refused(architecture: str, models_command: Any, store: Path, tmp_path: Path) -> None:
     (tmp_path / "rubbish.pt").write_bytes(b"\x00" * 100)
-    (tmp_path / "cut.safetensors").write_bytes(b"\xff\x00\x00\x00\x00\x00\x00\x00{")
     assert models_command("import", tmp_path / "rubbish.pt", "--trust", "--architecture", architecture).code == 1
-    error = models_command("import", tmp_path / "cut.safetensors", "--architecture", architecture).error
-    assert "safetensors" in error
-    assert sorted(path.name for path in store.iterdir()) == [".lock"]
+    assert not store.exists()
 
 
 def test_weights_that_do_not_fit_the_architecture_leave_nothing(
@@ -155,9 +156,9 @@ def test_weights_that_do_not_fit_the_architecture_leave_nothing(
     assert sorted(path.name for path in store.iterdir()) == [".lock"]
 
 
-def test_an_unknown_architecture_is_told_the_nearest(models_command: Any, tmp_path: Path) -> None:
-    (tmp_path / "x.safetensors").write_bytes(b"")
-    error = models_command("import", tmp_path / "x.safetensors", "--architecture", "ViT-B32").error
+def test_an_unknown_architecture_is_told_the_nearest(models_command: Any, tiny_vit: Path) -> None:
+    file = tiny_vit / "open_clip_model.safetensors"
+    error = models_command("import", file, "--architecture", "ViT-B32", "--name", "mine").error
     assert "ViT-B-32" in error
 
 
@@ -190,13 +191,14 @@ def test_a_taken_name_is_refused_and_what_is_there_stays(tiny_vit: Path, models_
     assert load_model_manifest("mine").fingerprint == before
 
 
-def test_what_is_no_source_is_a_usage_error(models_command: Any, tmp_path: Path, tiny_model_dir: Path) -> None:
+def test_what_is_no_source_is_a_usage_error(
+    models_command: Any, tmp_path: Path, tiny_vit: Path, tiny_model_dir: Path
+) -> None:
     assert models_command("import", tmp_path / "none.safetensors").code == 2
     assert models_command("import", tmp_path).code == 2
     outcome = models_command("import", tiny_model_dir)
     assert (outcome.code, "--model DIR" in outcome.error) == (2, True)
-    (tmp_path / "x.safetensors").write_bytes(b"")
-    assert "--architecture" in models_command("import", tmp_path / "x.safetensors").error
+    assert "--architecture" in models_command("import", tiny_vit / "open_clip_model.safetensors").error
 
 
 def test_open_clips_own_names_are_known() -> None:

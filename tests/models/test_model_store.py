@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mmsearch.errors import ModelError
 from mmsearch.model_catalog import KNOWN, known_model, known_names
 from mmsearch.model_manifest import load_model_manifest
+from mmsearch.model_removal import remove
 from mmsearch.model_store import (
     MARKER,
     Installed,
@@ -23,7 +24,6 @@ from mmsearch.model_store import (
     install,
     installed_models,
     not_installed,
-    remove,
     staging,
 )
 
@@ -112,6 +112,7 @@ def test_removing_frees_what_the_model_took(store: Path) -> None:
         remove("mine")
 
 
+@pytest.mark.promise("R2")
 def test_a_removal_that_is_killed_half_way_leaves_no_half_model(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = put("mine", weights=b"x")
 

@@ -151,7 +151,7 @@ def test_a_collection_remembers_the_model_and_not_its_form(mine: Path) -> None:
     assert (wanted.name, wanted.location) == ("mine", str(mine))
     assert wanted == reference(Model(load_model_manifest("mine"), threads=1))
     shutil.rmtree(mine / "onnx")
-    assert find_model(wanted, threads=1).manifest.directory == mine
+    assert find_model(wanted).manifest.directory == mine
 
 
 def other_weights(form: Path, tmp_path: Path) -> None:
@@ -190,6 +190,7 @@ def test_a_form_that_cannot_be_used_is_said_and_torch_runs(
         load_model("mine", threads=1, device="cpu")
 
 
+@pytest.mark.case("S28")
 def test_a_graph_that_was_changed_is_refused(mine: Path) -> None:
     with (mine / "onnx" / "text.onnx").open("r+b") as file:
         file.write(b"\1")

@@ -37,6 +37,8 @@ def test_a_pulled_model_is_opened_by_every_name_it_has(hub: FakeHub, models_comm
     assert (by_name.runtime, by_name.dim, by_name.max_tokens) == ("open_clip", 16, 8)
 
 
+@pytest.mark.case("S25")
+@pytest.mark.promise("R10")
 def test_only_what_is_needed_is_fetched_and_never_a_pickle(hub: FakeHub, models_command: Any) -> None:
     models_command("pull", NAME)
     fetched = {path.rpartition("/")[2] for _, path, _ in hub.requests if "/resolve/" in path}
@@ -74,7 +76,7 @@ def test_a_tokenizer_in_another_repository_is_fetched_too(hub: FakeHub, models_c
 
 
 def test_progress_counts_up_to_the_whole(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmsearch.model_pull._MEGABYTE", 1000)
+    monkeypatch.setattr("mmsearch.model_pull.MEGABYTE", 1000)
     seen: list[Progress] = []
     plan = plan_pull(NAME)
     pull(plan, progress=seen.append)

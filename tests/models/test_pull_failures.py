@@ -20,6 +20,7 @@ def waiting(store: Path) -> list[Path]:
     return [path for path in (store / ".partial").rglob("*") if path.is_file() and path.stat().st_size > 10_000]
 
 
+@pytest.mark.case("F6")
 def test_a_download_that_was_cut_off_goes_on_where_it_was(hub: FakeHub, models_command: Any, store: Path) -> None:
     hub.cut[WEIGHTS] = 20_000
     outcome = models_command("pull", NAME)
@@ -94,6 +95,7 @@ def test_a_partial_download_of_other_weights_is_not_gone_on_with(
     assert left_behind(store) == []
 
 
+@pytest.mark.case("S28")
 @pytest.mark.parametrize("name", [WEIGHTS, "open_clip_config.json", "tokenizer.json"])
 def test_tampered_bytes_are_refused_and_do_not_stay(name: str, hub: FakeHub, models_command: Any, store: Path) -> None:
     hub.tampered.add(name)
@@ -151,6 +153,7 @@ def test_a_repository_with_terms_names_the_way_in(hub: FakeHub, models_command: 
     assert "accept its terms" in models_command("pull", NAME).error
 
 
+@pytest.mark.promise("R9")
 def test_offline_is_honoured(hub: FakeHub, models_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in models_command("pull", NAME).error
@@ -163,6 +166,8 @@ def test_without_the_extra_its_name_is_given(monkeypatch: pytest.MonkeyPatch) ->
         plan_pull(NAME)
 
 
+@pytest.mark.case("S25")
+@pytest.mark.promise("R10")
 def test_a_repository_with_a_pickle_alone_is_refused(hub: FakeHub, models_command: Any, store: Path) -> None:
     files = tiny_files()
     del files[WEIGHTS]
@@ -227,7 +232,33 @@ def test_a_disk_that_fills_up_is_one_line(
     assert not (store / DIRECTORY).exists()
 
 
+@pytest.mark.case("F6")
 def test_an_interrupted_pull_says_that_it_can_go_on(
+    hub: FakeHub, models_command: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = tiny_files()
+
+    def http_get(url: str, target: Any, *, resume_size: int, **others: Any) -> None:
+        name = url.rpartition("/")[2]
+        target.write(files[name][:50_000])
+        if name == WEIGHTS:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.file_download.http_get", http_get)
+        outcome = models_command("pull", NAME)
+    kept = sum(path.stat().st_size for path in (store / ".partial").rglob("*") if path.is_file())
+    assert outcome.code == 130
+    assert kept > 50_000
+    assert f"{kept:,} bytes of {NAME} are kept: mmsearch models pull {NAME} goes on from there" in outcome.err
+    assert f"mmsearch models remove {NAME} drops them" in outcome.err
+    assert not (store / DIRECTORY).exists()
+    assert not list(store.glob(".new-*"))
+    assert models_command("pull", NAME).code == 0
+    assert hub.fetched(WEIGHTS) == ["bytes=50000-"]
+
+
+def test_a_pull_that_is_interrupted_at_once_promises_nothing(
     hub: FakeHub, models_command: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*arguments: Any) -> None:
@@ -236,6 +267,5 @@ def test_an_interrupted_pull_says_that_it_can_go_on(
     monkeypatch.setattr("mmsearch.model_hub._Counted.write", interrupted)
     outcome = models_command("pull", NAME)
     assert outcome.code == 130
-    assert "goes on from there" in outcome.err
-    assert not (store / DIRECTORY).exists()
-    assert not list(store.glob(".new-*"))
+    assert "nothing of" in outcome.err and "kept" not in outcome.err
+    assert left_behind(store) == []

@@ -152,6 +152,7 @@ def test_the_fingerprint_knows_the_second_file(divided: Path) -> None:
     assert before.sha256("image.onnx") != after.sha256("image.onnx")
 
 
+@pytest.mark.case("S28")
 def test_a_second_file_that_was_changed_is_refused(divided: Path) -> None:
     with (divided / "image.onnx.data").open("r+b") as file:
         file.write(b"\1")
@@ -159,12 +160,14 @@ def test_a_second_file_that_was_changed_is_refused(divided: Path) -> None:
         OnnxEncoder(load_model_manifest(divided), threads=1).load_image_tower()
 
 
+@pytest.mark.case("S26")
 def test_a_second_file_that_is_not_pinned_is_not_read(divided: Path) -> None:
     pin(divided, without="image.onnx.data")
     with pytest.raises(ModelError, match=r"other files than image\.onnx\.data, and the manifest has to pin that one"):
         OnnxEncoder(load_model_manifest(divided), threads=1).load_image_tower()
 
 
+@pytest.mark.case("S26")
 @pytest.mark.parametrize("change", ["too far", "too long", "in a node"])
 def test_a_reference_that_leads_out_of_the_second_file_is_refused(divided: Path, change: str) -> None:
     graph = onnx.load(divided / "image.onnx", load_external_data=False)

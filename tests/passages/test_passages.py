@@ -107,6 +107,12 @@ def test_long_row_becomes_several_passages_of_that_row() -> None:
     assert [locator for _, locator in parts] == ["row 1", "row 1", "row 2"]
 
 
+@pytest.mark.parametrize("line", ["sep=;\n", '"sep=;"\r\n', "SEP=;\n"])
+def test_line_in_which_excel_names_the_delimiter_is_no_header(line: str) -> None:
+    assert found(f"{line}image;caption\na.jpg;A dog, running\n", ".csv") == [("A dog, running", "row 1")]
+    assert found("sep=\t\ncaption\timage\nA cat\ta.jpg\n", ".csv") == [("A cat", "row 1")]
+
+
 def test_row_that_csv_cannot_hold_costs_itself() -> None:
     table = f"caption\nfirst\n{'x' * 200_000}\nthird\n"
     assert found(table, ".csv") == [("first", "row 1"), ("third", "row 3")]

@@ -84,6 +84,7 @@ def test_a_tower_is_read_when_it_is_first_used_and_not_before(tiny_model_dir: Pa
         encoder.encode_pixels(pixels(1))
 
 
+@pytest.mark.case("S28")
 def test_a_changed_file_is_refused_before_it_is_loaded(tiny_model_dir: Path, tmp_path: Path) -> None:
     model = shutil.copytree(tiny_model_dir, tmp_path / "model")
     with (model / "image.onnx").open("ab") as file:
@@ -92,6 +93,7 @@ def test_a_changed_file_is_refused_before_it_is_loaded(tiny_model_dir: Path, tmp
         OnnxEncoder(load_model_manifest(model), threads=1).encode_pixels(pixels(1))
 
 
+@pytest.mark.case("S26")
 @pytest.mark.parametrize("where", ["../secret.bin", "/etc/hostname", "image.data", "link.bin"])
 def test_weights_outside_the_file_are_refused_before_loading(tiny_model_dir: Path, tmp_path: Path, where: str) -> None:
     def move_out(model: onnx.ModelProto) -> None:

@@ -97,6 +97,7 @@ def test_a_model_without_a_head_has_no_scorer(tiny_model_dir: Path) -> None:
         MatchScorer(load_model_manifest(tiny_model_dir), threads=1)
 
 
+@pytest.mark.case("S28")
 def test_a_changed_file_is_refused_before_it_is_loaded(tiny_itm_model_dir: Path, tmp_path: Path) -> None:
     model = shutil.copytree(tiny_itm_model_dir, tmp_path / "model")
     with (model / "itm.onnx").open("ab") as file:
@@ -105,6 +106,7 @@ def test_a_changed_file_is_refused_before_it_is_loaded(tiny_itm_model_dir: Path,
         MatchScorer(load_model_manifest(model), threads=1).load()
 
 
+@pytest.mark.case("S26")
 def test_weights_outside_the_file_are_refused(tiny_itm_model_dir: Path, tmp_path: Path) -> None:
     def move_out(model: onnx.ModelProto) -> None:
         tensor = model.graph.initializer[0]

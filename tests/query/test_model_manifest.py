@@ -137,6 +137,7 @@ def test_another_head_or_bank_leaves_stored_embeddings_in_use(tiny_itm_model_dir
         assert load_model_manifest(model).fingerprint == before
 
 
+@pytest.mark.case("S26", "S43")
 @pytest.mark.parametrize("name", ["../image.onnx", "/etc/passwd", "a/b", "..", ".", "a\\b", "a\0b", ""])
 def test_only_bare_names_inside_the_directory_can_be_pinned(model: Path, name: str) -> None:
     edit(model, lambda t: t["files"].update({name: t["files"]["image.onnx"]}))
@@ -151,6 +152,7 @@ def test_rubbish_for_a_manifest_is_refused(model: Path, text: str | bytes) -> No
         load_model_manifest(model)
 
 
+@pytest.mark.case("S28")
 def test_one_flipped_bit_is_found(model: Path) -> None:
     manifest = load_model_manifest(model)
     data = bytearray((model / "text.onnx").read_bytes())
@@ -170,6 +172,7 @@ def test_another_size_is_found_without_reading_on(model: Path, size: int) -> Non
         load_model_manifest(model).read("text.onnx")
 
 
+@pytest.mark.case("S28")
 def test_a_link_is_refused_even_to_the_right_bytes(model: Path, tmp_path: Path) -> None:
     (model / "text.onnx").rename(tmp_path / "elsewhere")
     (model / "text.onnx").symlink_to(tmp_path / "elsewhere")
@@ -222,7 +225,7 @@ def test_the_bundled_model_is_found_by_name_and_is_whole() -> None:
 
 
 def test_an_unknown_name_offers_the_nearest() -> None:
-    with pytest.raises(ModelError, match="no model is called 'mimi'; there is mini"):
+    with pytest.raises(ModelError, match="no model is called 'mimi'; near it: mini"):
         load_model_manifest("mimi")
 
 

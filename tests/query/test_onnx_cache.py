@@ -52,12 +52,14 @@ def test_nothing_is_found_before_it_was_kept_or_for_another_file(model: bytes, c
     assert cache.open("bb", options()) is None
 
 
+@pytest.mark.case("S37")
 def test_kept_files_are_for_their_owner_alone(model: bytes, cache: GraphCache, tmp_path: Path) -> None:
     cache.keep("aa", model, options())
     assert {path.name for path in place(tmp_path).iterdir()} == {GRAPH_FILE, WEIGHTS_FILE}
     assert all(path.stat().st_mode & 0o077 == 0 for path in [place(tmp_path), *place(tmp_path).iterdir()])
 
 
+@pytest.mark.case("S28")
 @pytest.mark.parametrize("where", [".", GRAPH_FILE, WEIGHTS_FILE, "..", "../.."])
 def test_what_others_can_write_to_is_not_used(model: bytes, cache: GraphCache, tmp_path: Path, where: str) -> None:
     cache.keep("aa", model, options())
@@ -74,6 +76,7 @@ def test_a_directory_that_others_can_write_to_is_not_filled(model: bytes, tmp_pa
     assert list(shared.iterdir()) == []
 
 
+@pytest.mark.case("F26")
 @pytest.mark.parametrize("damaged", [GRAPH_FILE, WEIGHTS_FILE])
 def test_a_cut_file_is_removed_and_made_again(model: bytes, cache: GraphCache, tmp_path: Path, damaged: str) -> None:
     cache.keep("aa", model, options())
@@ -110,6 +113,7 @@ def test_a_session_for_one_query_leaves_its_graph_for_the_next_process(tiny_mode
         OnnxSession(manifest, "text.onnx", threads=1)
 
 
+@pytest.mark.case("S28")
 def test_a_model_file_that_is_not_the_pinned_one_is_never_kept(tiny_model_dir: Path, tmp_path: Path) -> None:
     directory = shutil.copytree(tiny_model_dir, tmp_path / "model")
     manifest = load_model_manifest(directory)

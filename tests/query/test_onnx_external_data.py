@@ -73,6 +73,7 @@ def only_the_reference() -> onnx.ModelProto:
     return helper.make_model(graph(initializers=[tensor]))
 
 
+@pytest.mark.case("S26")
 @pytest.mark.parametrize(
     "model",
     [
@@ -99,6 +100,7 @@ def test_a_model_with_all_data_inside_passes(tiny_model_dir: Path) -> None:
     assert not has_external_data(helper.make_model(graph(initializers=[kept_inside])).SerializeToString())
 
 
+@pytest.mark.case("S26")
 def test_every_message_that_may_hold_a_tensor_is_walked() -> None:
     """The table of field numbers against the schema itself: a new way to a tensor in a new onnx must be added."""
     from mmsearch.onnx_external_data import _CHILDREN
@@ -115,23 +117,27 @@ def test_every_message_that_may_hold_a_tensor_is_walked() -> None:
         }
 
 
+@pytest.mark.case("S26", "S49")
 @given(st.binary(max_size=200))
 def test_any_bytes_are_answered_or_refused(data: bytes) -> None:
     with contextlib.suppress(ValueError):
         assert has_external_data(data) in (True, False)
 
 
+@pytest.mark.case("S49")
 def test_a_cut_model_is_refused(tiny_model_dir: Path) -> None:
     data = (tiny_model_dir / "image.onnx").read_bytes()
     with pytest.raises(ValueError, match="longer than the message"):
         has_external_data(data[: len(data) // 2])
 
 
+@pytest.mark.case("S26")
 def test_a_field_number_with_hidden_high_bits_is_refused() -> None:
     with pytest.raises(ValueError, match="out of range"):
         has_external_data(varint((7 << 3 | 2) + (1 << 40)) + b"\0")
 
 
+@pytest.mark.case("S49")
 def test_endless_nesting_is_refused() -> None:
     message = b""
     for number in (6, 5, 1) * 40 + (7,):  # graph in attribute in node in graph ... in model

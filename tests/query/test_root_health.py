@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from mmsearch.root_health import root_trouble
 
 
@@ -21,6 +23,8 @@ def test_a_root_that_is_one_file_is_healthy(tmp_path: Path) -> None:
     assert trouble(tmp_path / "a.jpg") is None
 
 
+@pytest.mark.case("F32", "F34")
+@pytest.mark.promise("R5")
 def test_gone_empty_and_moved_roots_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "full" / "x").mkdir(parents=True)

@@ -37,6 +37,7 @@ def test_escaped_text_can_be_read_back_exactly(text: str) -> None:
     assert unescaped(safe_text(text)) == text
 
 
+@pytest.mark.case("S14")
 @given(ANY_TEXT)
 @example(BIDI)
 @example("\u2028\u2029\x7f\x9b31m\x1b]52;c;Zm9v\x07\r\n\t\0")

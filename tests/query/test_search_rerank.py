@@ -269,6 +269,7 @@ def test_a_query_that_is_not_reranked_reads_neither_head_nor_bank(
         assert search(snapshot, bare, query).hits
 
 
+@pytest.mark.case("S28")
 def test_a_forged_bank_is_refused(tiny_itm_model_dir: Path, tmp_path: Path, snapshot: Snapshot) -> None:
     directory = shutil.copytree(tiny_itm_model_dir, tmp_path / "model")
     bank = directory / "bank-texts.npy"

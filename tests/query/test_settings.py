@@ -54,6 +54,7 @@ def test_kind_of_index_is_none_unless_one_is_asked_for() -> None:
     assert [Settings(index=each).index_kind for each in ("auto", "exact")] == [None, "exact"]
 
 
+@pytest.mark.case("F27")
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

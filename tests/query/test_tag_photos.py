@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tiny_model import COLOURS
 
-from mmsearch import tag_photos
+from mmsearch import encoder, tag_photos
 from mmsearch.collection import Collection
 from mmsearch.errors import ModelError, UsageError
 from mmsearch.progress import Progress
@@ -93,7 +93,7 @@ def test_what_cannot_be_read_is_skipped_in_its_place_and_costs_only_itself(
 def test_a_folder_of_nothing_but_rubbish_asks_the_model_nothing(
     collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tag_photos, "IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(encoder, "IMAGES_AT_ONCE", 2)
     for number in range(5):
         (tmp_path / f"{number}.jpg").write_bytes(b"rubbish")
     found = list(collection.tag(["red", "blue"], paths=tmp_path))

@@ -1,4 +1,5 @@
-"""What reliability means here, numbered: bad inputs (C), faults (F), security (S), figures (L), and promises (R).
+"""What reliability means here, numbered: bad inputs (C), faults (F), security (S), figures (L), protections (P), and
+promises (R).
 
 Tests say with `@pytest.mark.case("C4", "F10")` and `@pytest.mark.promise("R4")` what they prove. The number of a case
 is never used for another one.
@@ -45,6 +46,7 @@ CASES: dict[str, Case] = {
     **_numbered("F", FAULTS),
     **_numbered("S", SECURITY),
     **_numbered("L", FIGURES),
+    "P1": Case("each protection, taken away: its test fails", "protections"),
 }
 
 PROMISES: dict[str, Promise] = {

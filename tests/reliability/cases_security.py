@@ -39,6 +39,29 @@ SECURITY: dict[str, dict[int, str]] = {
         27: "a FAISS file that was tampered with: not loaded",
         28: "a model file with another hash: refused",
     },
+    "security: processes and files": {
+        31: "a decode process is confined: memory, time, descriptors, no file written",
+        32: "formats that are not on the list never reach a decoder",
+        33: "mark-up in names and captions, in the HTML of a report",
+        34: "cells that a spreadsheet would take for formulas",
+        35: "no other program is run: no Ghostscript, no shell",
+        36: "nothing goes to a network",
+        37: "what a collection stores is for its owner alone, whatever the umask",
+        38: "versions of decoders with known holes are refused",
+        39: "no unsafe call stands in the source",
+    },
+    "security: our own parsers": {
+        40: "any words and bytes as a query",
+        41: "any bytes as a dataset",
+        42: "any settings, in the file and the environment",
+        43: "any bytes as a manifest of a collection, a snapshot or a model",
+        44: "any labels and templates",
+        45: "any configuration of a model from the hub",
+        46: "any bytes in CURRENT and in the lock",
+        47: "any bytes from a decode process, or to it",
+        48: "any header of an array",
+        49: "any bytes as an ONNX graph",
+    },
 }
 
 FIGURES: dict[str, dict[int, str]] = {

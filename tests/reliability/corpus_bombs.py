@@ -34,8 +34,9 @@ def _too_large() -> list[CorpusCase]:
         _case(27, "icon.ico", _rubbish("icon.png"), IGNORED, _ICONS),
         _case(27, "icon.png", _rubbish("icon.png"), error("unsupported_inside"), _ICONS),
         _case(28, "canvas_16383x16383.webp", _webp_canvas, error("too_large")),
-        _case(32, "claims_60000x60000.avif", lambda: _claiming_60000("AVIF"), error("too_large")),
+        _case(32, "claims_60000x60000.avif", lambda: _claiming_60000("AVIF"), error("too_large", "truncated")),
         _case(32, "claims_60000x60000.heic", lambda: _claiming_60000("HEIF"), error("too_large", "truncated")),
+        _case(32, "grid_of_19200x19200.heic", lambda: grid_heic(30, 30, side=640), error("too_large")),
         _case(32, "grid_of_65025_tiles.heic", lambda: grid_heic(255, 255), error("too_large", "truncated")),
     ]
 
@@ -78,8 +79,8 @@ def _webp_canvas() -> bytes:
 
 
 def _claiming_60000(format_name: str) -> bytes:
-    data = encode(photo(), format_name)
-    return data.replace(b"ispe" + bytes(4) + struct.pack(">II", 320, 240), b"ispe" + bytes(4) + struct.pack(">II", 60_000, 60_000))
+    told, claimed = (b"ispe" + bytes(4) + struct.pack(">II", *size) for size in ((320, 240), (60_000, 60_000)))
+    return encode(photo(), format_name).replace(told, claimed)
 
 
 def _thousand_scans() -> bytes:

@@ -9,10 +9,11 @@ command is in its specification, a line of JSON on stdin:
     refuse        {"calls": [...], "errno": n, "from": n, "often": n}: these calls into `os` fail
     limits        {"RLIMIT_NOFILE": 32, ...}
     user          the uid to become
+    environment   variables, for settings
     gate          a file to wait for before it begins
 
-An event is something that changes the disk: a call into `os`, or the beginning or the end of a commit of a table. Answers
-are lines of JSON: the pid at the beginning, the exit status at the end (negative: the signal).
+An event is something that changes the disk: a call into `os`, or the beginning or the end of a commit of a table.
+Answers are lines of JSON: the pid at the beginning, the exit status at the end (negative: the signal).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +35,7 @@ warnings.simplefilter("ignore")  # that forking is for those who know what they 
 import lancedb  # noqa: E402, F401
 import PIL.Image  # noqa: E402, F401
 
-from mmsearch import model, snapshot, vector_index  # noqa: E402, F401
+from mmsearch import snapshot, store_compaction, vector_index  # noqa: E402
 from mmsearch.cli.main import run  # noqa: E402
 from mmsearch.indexer import pipeline, repair  # noqa: E402
 from mmsearch.indexer.publish import Publisher  # noqa: E402
@@ -42,9 +44,10 @@ from mmsearch.snapshot_writer import SnapshotWriter  # noqa: E402
 from mmsearch.store_tables import StoredTable  # noqa: E402
 
 CALLS = ("fsync", "rename", "replace", "unlink", "mkdir", "rmdir", "link", "ftruncate", "pwrite")
-COMMITS = ("add", "replace", "delete", "optimize", "require_optional")
+COMMITS = ("add", "replace", "delete", "require_optional")
 FILES_A_BATCH = 4
-ROWS_WITHOUT_INDEX = 8
+ROWS_WITHOUT_INDEX = 24
+SMALL_FRAGMENTS = 6
 GATE_S = 0.002
 
 Spec = dict[str, Any]
@@ -96,8 +99,8 @@ class Events:
 
 
 def take_small_steps() -> None:
-    """Small batches, each published: moments at which something is written are most of the run. Parts of a few rows
-    get a FAISS index, if the settings ask for one.
+    """Small batches, each published: moments at which something is written are most of the run. A few files are
+    enough for merging them, a few rows for a FAISS index, if the settings ask for one.
     """
 
     def writer(directory: Path, store: Any, committed: Any, limits: BatchLimits) -> Writer:
@@ -110,6 +113,7 @@ def take_small_steps() -> None:
         setattr(pipeline, name, value)
     setattr(repair, "Publisher", publisher)  # noqa: B010
     setattr(vector_index, "EXACT_MAX_ROWS", ROWS_WITHOUT_INDEX)  # noqa: B010
+    setattr(store_compaction, "_SMALL_FRAGMENTS", SMALL_FRAGMENTS)  # noqa: B010
 
 
 def tell_what_is_published(path: str) -> None:
@@ -142,6 +146,7 @@ def command(spec: Spec) -> int:
     _redirect(spec["stderr"], 2)
     while (gate := spec.get("gate")) and not Path(gate).exists():
         time.sleep(GATE_S)
+    os.environ.update(spec.get("environment", {}))
     for name, value in spec.get("limits", {}).items():
         resource.setrlimit(getattr(resource, name), (value, value))
     if "RLIMIT_FSIZE" in spec.get("limits", {}):
@@ -174,9 +179,11 @@ def serve() -> None:
             code = 70
             try:
                 code = command(spec)
+            except BaseException:
+                traceback.print_exc()
+            finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
-            finally:
                 os._exit(code)
         _say({"pid": pid})
         _, status = os.waitpid(pid, 0)

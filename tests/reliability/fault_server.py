@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_SMALL = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MMSEARCH_THREADS", "MMSEARCH_WORKERS"), "1")
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,10 @@ class FaultServer:
     """
 
     scratch: Path
-    settings: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         self.scratch.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, **_ONE_THREAD, **self.settings, "PYTHONPATH": str(CHECKOUT)}
+        environment = {**os.environ, **_SMALL, "PYTHONPATH": str(CHECKOUT)}
         program = [sys.executable, str(Path(__file__).with_name("fault_child.py"))]
         self._process = subprocess.Popen(
             program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -6,16 +6,14 @@ import struct
 
 from pictures import encode, scene
 
-_TILE = 64
 
-
-def grid_heic(rows: int, columns: int) -> bytes:
-    """Return a HEIC that claims `rows` x `columns` tiles of 64 x 64 pixels, at most 255 each; all are the same tile."""
-    source = encode(scene(_TILE, _TILE), "HEIF")
+def grid_heic(rows: int, columns: int, *, side: int = 64) -> bytes:
+    """Return a HEIC of `rows` x `columns` tiles, at most 255 each, which are all the same `side` x `side` pixels."""
+    source = encode(scene(side, side), "HEIF")
     decoder, tile = _box_in(source, b"hvcC"), _content_of(source, b"mdat")
-    size = (columns * _TILE, rows * _TILE)
-    grid = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, *size) if max(size) < 1 << 16 else b""
-    properties = _box(b"ipco", decoder + _extent(_TILE, _TILE) + _extent(*size))
+    size = (columns * side, rows * side)
+    grid = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, *size)
+    properties = _box(b"ipco", decoder + _extent(side, side) + _extent(*size))
     associations = _full(b"ipma", struct.pack(">I HBB HBBB", 2, 1, 1, 0x83, 2, 2, 0x81, 0x02))
     meta = [
         _full(b"hdlr", bytes(4) + b"pict" + bytes(13)),

@@ -26,6 +26,8 @@ def test_body_comes_back_as_it_was(body: dict[str, object]) -> None:
     assert load_checked(dump_checked(body)) == body
 
 
+@pytest.mark.case("F25")
+@pytest.mark.promise("R7")
 def test_every_flipped_bit_is_found() -> None:
     data = dump_checked({"format": 1, "path": "/fotos/\udcff", "factor": 1e-7, "list": [1, {"a": None}]})
     for place in range(len(data)):

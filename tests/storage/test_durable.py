@@ -37,6 +37,7 @@ def test_written_file_is_private_and_complete(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["file"]
 
 
+@pytest.mark.case("F21", "F28")
 @pytest.mark.parametrize(("owner", "step"), [(os, "open"), (os, "fsync"), (Path, "rename")])
 def test_failure_at_any_step_keeps_the_old_file_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
@@ -50,6 +51,7 @@ def test_failure_at_any_step_keeps_the_old_file_and_leaves_nothing(
     assert names_in(tmp_path) == ["file"]
 
 
+@pytest.mark.case("F18")
 @pytest.mark.parametrize("size", [(1 << 16) + 1, 1 << 20])
 def test_file_that_the_disk_cuts_short_is_an_error(tmp_path: Path, size: int) -> None:
     write_atomic(tmp_path / "file", b"old")
@@ -59,6 +61,8 @@ def test_file_that_the_disk_cuts_short_is_an_error(tmp_path: Path, size: int) ->
     assert names_in(tmp_path) == ["file"]
 
 
+@pytest.mark.case("F29")
+@pytest.mark.promise("R3")
 def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_return(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +136,7 @@ def test_directory_with_hard_links_passes_and_stays_clean(tmp_path: Path) -> Non
     assert names_in(tmp_path) == []
 
 
+@pytest.mark.case("F30")
 def test_directory_without_hard_links_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")

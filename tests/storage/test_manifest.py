@@ -43,6 +43,7 @@ def test_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "collection.json").read_bytes())["format"] == several.format == 2
 
 
+@pytest.mark.case("S37")
 def test_new_collection_is_private_and_empty(tmp_path: Path) -> None:
     directory = tmp_path / "new" / "collection"
     assert manifests.create(directory) == CollectionManifest()
@@ -114,6 +115,8 @@ def test_newer_format_is_refused_naming_both(tmp_path: Path) -> None:
         manifests.read(tmp_path)
 
 
+@pytest.mark.case("F25", "S43")
+@pytest.mark.promise("R7")
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     manifests.create(tmp_path)
     manifests.write(tmp_path, CollectionManifest(roots=(Root(1, b"/p", 5),), model=MODEL, next_id=4))

@@ -48,6 +48,8 @@ def test_mapped_array_is_what_was_written_and_what_numpy_loads(tmp_path: Path, d
         map_npy(tmp_path / "file.npy", dtype, (7,))[:] = array
 
 
+@pytest.mark.case("S48")
+@pytest.mark.promise("R10")
 @pytest.mark.parametrize(
     ("dtype", "shape"), [("<f4", (5, 4)), ("<f4", (20,)), ("<f2", (4, 5)), (">f4", (4, 5)), ("<f4", (4, 6))]
 )
@@ -57,6 +59,7 @@ def test_array_of_another_kind_is_refused(tmp_path: Path, dtype: str, shape: tup
         map_npy(tmp_path / "file.npy", np.dtype(dtype), shape)
 
 
+@pytest.mark.case("S48")
 def test_cut_or_longer_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file.npy"
     written(path, np.dtype("<f4"), (4, 5))

@@ -67,6 +67,7 @@ def test_every_query_gets_its_own_answer(tmp_path: Path) -> None:
     assert answers[0][0].similarity <= 1
 
 
+@pytest.mark.case("S16")
 @pytest.mark.parametrize(
     ("under", "expected"),
     [

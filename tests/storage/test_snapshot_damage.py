@@ -121,6 +121,8 @@ def test_lost_segment_file_is_named(collection: Path, name: str) -> None:
         Snapshot.open(collection)
 
 
+@pytest.mark.case("F25")
+@pytest.mark.promise("R7")
 def test_every_kind_of_flipped_bit_is_found(collection: Path) -> None:
     random = np.random.default_rng(0)
     checked = 0
@@ -148,6 +150,7 @@ def is_found(collection: Path, path: Path) -> bool:
         return True
 
 
+@pytest.mark.case("F26", "S27")
 def test_flip_in_the_faiss_file_is_found_and_answers_stay_right(
     indexed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -162,6 +165,7 @@ def test_flip_in_the_faiss_file_is_found_and_answers_stay_right(
     assert "index.faiss: cannot be used" in caplog.text
 
 
+@pytest.mark.case("F26")
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_lost_faiss_file_costs_time_only_and_the_next_publication_makes_it_anew(indexed: Path, damage: str) -> None:
     (path,) = indexed.rglob("index.faiss")
@@ -208,6 +212,7 @@ def test_wild_number_that_says_only_itself_is_no_crash(collection: Path, column:
         use(collection)
 
 
+@pytest.mark.promise("R10")
 def test_array_of_python_objects_is_not_looked_into(collection: Path) -> None:
     path = next(collection.rglob("vectors.npy"))
     header = npy_header(np.dtype(object), (2,))
@@ -222,6 +227,7 @@ def test_current_that_points_at_a_removed_snapshot_is_damage(collection: Path) -
         Snapshot.open(collection)
 
 
+@pytest.mark.case("F27", "S46")
 @pytest.mark.parametrize("content", [b"", b"three", b"-3", b"3 4", b"\xb2", "\N{SUPERSCRIPT TWO}".encode(), b"9" * 100])
 def test_current_that_holds_anything_but_digits_is_damage(collection: Path, content: bytes) -> None:
     (collection / "CURRENT").write_bytes(content)
@@ -243,6 +249,7 @@ def test_newer_snapshot_format_is_refused_naming_both(collection: Path) -> None:
         Snapshot.open(collection)
 
 
+@pytest.mark.case("S43")
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -263,6 +270,7 @@ def test_manifest_cannot_lead_out_of_its_directory(collection: Path, key: str, v
         Snapshot.open(collection)
 
 
+@pytest.mark.case("F27")
 def test_next_publication_after_a_lost_or_damaged_current_starts_afresh(collection: Path) -> None:
     (collection / "CURRENT").write_bytes(b"\0")
     with pytest.raises(CollectionDamaged):
@@ -317,6 +325,7 @@ def test_file_that_the_system_does_not_give_is_named_with_the_reason(
     assert not isinstance(caught.value, CollectionDamaged)
 
 
+@pytest.mark.case("S27")
 @pytest.mark.parametrize("open_to", [0o020, 0o002])
 @pytest.mark.parametrize("place", ["index.faiss", "its directory", "segments", "collection"])
 def test_faiss_file_that_others_can_replace_is_not_read(
@@ -337,6 +346,7 @@ def test_faiss_file_that_others_can_replace_is_not_read(
     assert "chmod go-w" in caplog.text
 
 
+@pytest.mark.case("S27")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_faiss_file_of_somebody_else_is_not_read(indexed: Path, caplog: pytest.LogCaptureFixture) -> None:
     (path,) = indexed.rglob("index.faiss")

@@ -101,6 +101,7 @@ def test_previous_snapshot_is_kept_and_older_ones_go(tmp_path: Path) -> None:
     assert segment_names(tmp_path) == needed
 
 
+@pytest.mark.case("S37")
 def test_everything_is_private(tmp_path: Path) -> None:
     publish(tmp_path, [segment_row(1)])
     for path in tmp_path.rglob("*"):
@@ -168,6 +169,8 @@ def test_an_id_twice_is_refused_and_leaves_no_litter(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path)) == [1]
 
 
+@pytest.mark.case("F29")
+@pytest.mark.promise("R3")
 def test_everything_is_on_the_disk_before_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[Path] = []
     real_rename = Path.rename
@@ -186,6 +189,7 @@ def test_everything_is_on_the_disk_before_it_is_named(tmp_path: Path, monkeypatc
     assert manifest < steps.index(tmp_path / "snapshots", manifest) < current < steps.index(tmp_path, current)
 
 
+@pytest.mark.case("F17")
 def test_full_disk_keeps_the_old_snapshot_and_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path, [segment_row(1)])
     names = segment_names(tmp_path)
@@ -339,6 +343,8 @@ def test_any_sequence_of_publications_equals_a_plain_dict(
             assert answers[0] == answers[1]
 
 
+@pytest.mark.case("F1")
+@pytest.mark.promise("R2")
 def test_killed_anywhere_the_old_or_the_new_snapshot_stands_and_the_next_publication_works(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, str(KILL_PROGRAM), str(tmp_path)], capture_output=True, text=True, check=False, timeout=120
@@ -348,6 +354,7 @@ def test_killed_anywhere_the_old_or_the_new_snapshot_stands_and_the_next_publica
     assert kill_points >= 30
 
 
+@pytest.mark.case("F41")
 def test_readers_never_fail_while_a_publisher_works(tmp_path: Path) -> None:
     publish(tmp_path, [segment_row(1, revision=1)])
     stop = threading.Event()

@@ -41,6 +41,8 @@ def damage(path: Path, how: str) -> None:
     path.write_bytes(DAMAGES[how](path.read_bytes()))
 
 
+@pytest.mark.case("F23")
+@pytest.mark.promise("R3")
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("which", ["manifest", "data"])
 def test_items_fall_back_one_version_and_say_so(collection: Path, which: str, how: str) -> None:
@@ -82,6 +84,7 @@ def test_revision_of_a_lost_version_does_not_come_back(collection: Path) -> None
         assert int(store.revisions()[1][2]) > lost
 
 
+@pytest.mark.promise("R2")
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("left", ["directory", "versions directory", "data"])
 def test_table_killed_before_its_first_commit_is_empty_not_damaged(collection: Path, table: str, left: str) -> None:
@@ -101,6 +104,7 @@ def test_table_killed_before_its_first_commit_is_empty_not_damaged(collection: P
         assert store.revisions()[0].tolist() == [9]
 
 
+@pytest.mark.case("F27")
 def test_garbage_in_the_version_hint_does_no_harm(collection: Path) -> None:
     for hint in collection.rglob("latest_version_hint.json"):
         hint.write_bytes(b"\0garbage")

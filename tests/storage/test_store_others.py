@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import pytest
 from killed_commits import Killed, killed_after
 from storage_builders import MODEL, item, unit_vectors, vector_of
 
+from mmsearch.errors import CollectionError
 from mmsearch.manifest import ModelRef
 from mmsearch.store import Item, Store
+from mmsearch.store_prune import manifests
+from mmsearch.store_tables import StoredTable
 from mmsearch.types import Reason
 
 WIDE = ModelRef("wide", "cafe", 24)
@@ -104,3 +109,61 @@ def test_items_can_move_before_the_model_in_use_has_embedded_them(filled: Path) 
         store.put([replace(each, path=b"moved") for each in pictures(1)], {})
         assert store.items(np.array([1]))[0].path == b"moved"
     assert 1 in embedded(filled, WIDE)
+
+
+def damage_newest(table: Path) -> None:
+    newest = manifests(table)[0]
+    newest.write_bytes(bytes(newest.stat().st_size))
+
+
+def test_embeddings_that_were_dropped_do_not_come_back_with_an_older_version(filled: Path) -> None:
+    with Store.open(filled, MODEL) as store:
+        store.put(pictures(1, content=b"other"), {1: vector_of(1)})
+    damage_newest(filled / "vectors/cafe.lance")
+    with Store.open(filled, MODEL) as store:
+        (warning,) = store.warnings
+        assert "cafe.lance" in warning
+        assert "moved to" in warning
+        assert "embedded again" in warning
+    assert [path.name.split("-")[0] for path in (filled / "quarantine").iterdir()] == ["cafe.lance"]
+    assert embedded(filled, MODEL) == [1, 2, 3, 4, 5, 6]
+    with Store.open(filled, WIDE) as store:
+        assert store.warnings == ()
+        assert not store.known_files().has_vector.any()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE])
+def test_a_table_that_cannot_be_read_just_now_stays_in_its_place(
+    filled: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = StoredTable._open_as_it_is
+
+    def refused(self: StoredTable) -> object:
+        if self.path.name == "cafe.lance":
+            with self._reading():
+                raise RuntimeError(f"lance error: Unable to open file x: {os.strerror(number)} (os error {number}), /y")
+        return real(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StoredTable, "_open_as_it_is", refused)
+        with pytest.raises(CollectionError, match=rf"cafe\.lance: cannot be read \({os.strerror(number)}\)") as raised:
+            Store.open(filled, MODEL)
+    assert type(raised.value) is CollectionError
+    assert not (filled / "quarantine").exists()
+    assert embedded(filled, WIDE) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_table_whose_versions_cannot_be_listed_is_not_passed_over(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.listdir
+
+    def locked(path: Path) -> list[str]:
+        if Path(path) == filled / "vectors/cafe.lance/_versions":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", locked)
+    with pytest.raises(CollectionError, match=r"cafe\.lance: cannot be read \(Permission denied\)"):
+        Store.open(filled, MODEL)
+    assert not (filled / "quarantine").exists()

@@ -11,7 +11,7 @@ import pytest
 from small_disk import files_of_at_most
 from storage_builders import MODEL, item, vector_of
 
-from mmsearch import store_tables
+from mmsearch import store_compaction
 from mmsearch.store import Store
 from mmsearch.store_prune import kept_manifests, manifests, prune_old_versions
 
@@ -62,29 +62,32 @@ def test_pruning_drops_old_versions_and_the_files_only_they_need(collection: Pat
     for table in tables(collection):
         data_before = set((table / "data").iterdir())
         kept = manifests(table)[:12]
-        freed = prune_old_versions(table, 10, DAY, data_files=30)
+        freed = prune_old_versions(table, 10, DAY)
         assert freed > 0
         assert manifests(table) == kept
         assert len(data_before - set((table / "data").iterdir())) == 20
     check_content(collection)
 
 
-def test_pruning_does_nothing_when_the_manifest_does_not_name_what_the_table_has(collection: Path) -> None:
+@pytest.mark.parametrize("place", [0, 5])
+def test_pruning_does_nothing_when_a_kept_manifest_is_not_understood(
+    collection: Path, place: int, caplog: pytest.LogCaptureFixture
+) -> None:
     table = collection / "items.lance"
-    before = sorted(table.rglob("*"))
-    assert prune_old_versions(table, 10, DAY, data_files=31) == 0
-    manifest = manifests(table)[0]
+    manifest = manifests(table)[place]
     content = manifest.read_bytes()
-    manifest.write_bytes(content[:-1])
-    assert prune_old_versions(table, 10, DAY, data_files=30) == 0
-    manifest.write_bytes(content)
-    assert sorted(table.rglob("*")) == before
+    for damaged in (content[:-1], content[:8] + content[-16:], b""):
+        manifest.write_bytes(damaged)
+        before = sorted(table.rglob("*"))
+        assert prune_old_versions(table, 10, DAY) == 0
+        assert sorted(table.rglob("*")) == before
+    assert f"{manifest.name} cannot be read" in caplog.text
 
 
 def test_optimise_drops_old_versions_and_keeps_ten_of_whatever_age(
     collection: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_tables, "KEPT_SECONDS", 0)
+    monkeypatch.setattr(store_compaction, "KEPT_SECONDS", 0)
     time.sleep(1.5)
     with Store.open(collection, MODEL) as store:
         for place in range(12):  # a new vector for an old item is two commits, so six make as many
@@ -95,11 +98,13 @@ def test_optimise_drops_old_versions_and_keeps_ten_of_whatever_age(
     check_content(collection)
 
 
+@pytest.mark.case("F17")
 def test_old_versions_are_dropped_although_there_is_no_room_to_merge(
     collection: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Store.open(collection, MODEL) as store:
-        with files_of_at_most(2000):  # enough for a manifest's neighbours, too little to merge fifty files
+        # Enough for a manifest's neighbours, too little to merge fifty files, and for the record of what is left.
+        with files_of_at_most(2000), pytest.raises(OSError, match="File too large"):
             store.optimize()
         assert store.revisions()[0].tolist() == list(range(21, 51))
     assert caplog.text.count("could not be merged") == 2

@@ -38,6 +38,8 @@ def another_process_holding(directory: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.case("F41")
+@pytest.mark.promise("R6")
 def test_lock_of_another_process_names_host_pid_and_time(tmp_path: Path) -> None:
     with another_process_holding(tmp_path) as holder, pytest.raises(CollectionBusy) as caught, WriterLock(tmp_path):
         pass
@@ -47,6 +49,7 @@ def test_lock_of_another_process_names_host_pid_and_time(tmp_path: Path) -> None
     assert "since 20" in message
 
 
+@pytest.mark.case("F41")
 def test_killed_holder_blocks_nobody(tmp_path: Path) -> None:
     with another_process_holding(tmp_path) as holder:
         holder.kill()
@@ -66,6 +69,7 @@ def test_second_lock_in_one_process_is_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.case("F27", "S46")
 @pytest.mark.parametrize(
     "content", [b"", b"\0" * 40, b"{", b"[1]", b'{"host": 1, "pid": "x", "since": 1e400}', b"\xff" * 5000]
 )

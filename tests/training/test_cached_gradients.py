@@ -48,10 +48,14 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "autocast", lambda _: nullcontext())
 
 
-def gradients(model: TwoTowers, data: Dataset, *, micro_batch: int | None, image_rate: float = 1e-3) -> Gradients:
+def gradients(
+    model: TwoTowers, data: Dataset, *, micro_batch: int | None, image_rate: float = 1e-3, warm_epochs: float = 0.0
+) -> Gradients:
     """The gradients of one step on all photos of `data`, by parameter."""
     batches = BatchConfig(images=PAIRS, captions_per_image=2, word_drop=0.0, teacher_share=0.0)
-    config = FitConfig(warm_epochs=0.0, clip=1e9, image_rate=image_rate, micro_batch=micro_batch, batches=batches)
+    config = FitConfig(
+        warm_epochs=warm_epochs, clip=1e9, image_rate=image_rate, micro_batch=micro_batch, batches=batches
+    )
     freeze(model, config)
     loop = Loop(model, data, config, None)
     loop.step(np.arange(PAIRS))
@@ -76,6 +80,29 @@ def test_a_locked_tower_gets_no_gradient_in_parts_either(vit: Path) -> None:
     found = gradients(tiny_clip(vit), noise_pairs(PAIRS), micro_batch=3, image_rate=0.0)
     assert not [name for name in found if name.startswith("image_tower")]
     assert_equal(found, gradients(tiny_clip(vit), noise_pairs(PAIRS), micro_batch=None, image_rate=0.0))
+
+
+@pytest.mark.parametrize(
+    ("image_rate", "warm_epochs", "image_runs", "text_runs"),
+    [(1e-3, 0.0, 2, 2), (0.0, 0.0, 1, 2), (1e-3, 1.0, 1, 1)],
+    ids=["both learn", "a locked tower", "both wait for a new head"],
+)
+def test_a_tower_that_gets_no_gradient_runs_once(
+    vit: Path, image_rate: float, warm_epochs: float, image_runs: int, text_runs: int
+) -> None:
+    model = tiny_clip(vit)
+    shown = {"image_tower": 0, "text_tower": 0}
+
+    def count(name: str) -> None:
+        def hook(module: object, inputs: tuple[torch.Tensor, ...], outputs: object) -> None:
+            shown[name] += len(inputs[0])
+
+        model.get_submodule(name).register_forward_hook(hook)
+
+    for name in shown:
+        count(name)
+    gradients(model, noise_pairs(PAIRS), micro_batch=3, image_rate=image_rate, warm_epochs=warm_epochs)
+    assert shown == {"image_tower": image_runs * PAIRS, "text_tower": text_runs * 2 * PAIRS}
 
 
 def test_a_dual_encoder_of_our_own_learns_in_parts_as_well() -> None:

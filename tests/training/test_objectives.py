@@ -16,7 +16,15 @@ from mmsearch.training import fitting  # noqa: E402
 from mmsearch.training.batches import BatchConfig, Dataset  # noqa: E402
 from mmsearch.training.captions import CaptionedImages  # noqa: E402
 from mmsearch.training.fitting import FitConfig, Loop, freeze  # noqa: E402
-from mmsearch.training.objectives import CONTRASTS, Objectives, one_caption_each, see  # noqa: E402
+from mmsearch.training.objectives import (  # noqa: E402
+    CONTRASTS,
+    Objectives,
+    Seen,
+    alignment_loss,
+    matching_loss,
+    one_caption_each,
+    see,
+)
 from mmsearch.training.word_pieces import WordPieces  # noqa: E402
 
 PHOTOS, CAPTIONS = 10, 2
@@ -128,3 +136,43 @@ def test_the_matching_head_learns_ten_photos_by_heart(objectives: Objectives) ->
             logits = torch.stack([model.matcher(each.expand(shared), group.states, group.mask) for each in tokens])
             right += int((logits.argmax(0) == seen.own[group.first : group.first + len(group.ids)]).sum())
     assert right >= 0.9 * PHOTOS * CAPTIONS  # by chance two of twenty
+
+
+def test_the_matching_head_learns_from_the_tokens_that_a_search_gives_it() -> None:
+    limit = 3
+    loop = _loop(Objectives())
+    model = loop.model
+    assert model.matcher is not None
+    model.matcher.config = replace(model.matcher.config, max_text_tokens=limit)
+    seen, rows = see(model, loop.batches, np.arange(PHOTOS), towers_learn=False)
+    tokens, targets = model.match_tokens(seen.tower_map), loop.batches.targets(np.arange(PHOTOS), rows, seen.matches)
+    picked = one_caption_each(seen.own, np.random.default_rng(0))
+    beyond = tuple(
+        replace(group, states=torch.cat([group.states[:, :limit], torch.randn_like(group.states[:, limit:])], dim=1))
+        for group in seen.groups
+    )
+    assert any(group.states.shape[1] > limit for group in seen.groups)
+
+    def losses(batch: Seen) -> tuple[float, float]:
+        generator = torch.Generator().manual_seed(0)
+        matching = matching_loss(model, batch, tokens, picked, generator)
+        return float(matching.detach()), float(alignment_loss(model, batch, tokens, targets).detach())
+
+    assert losses(replace(seen, groups=beyond)) == losses(seen)
+    cut = replace(
+        seen,
+        groups=tuple(replace(each, mask=each.mask & (torch.arange(each.mask.shape[1]) < 2)) for each in seen.groups),
+    )
+    assert losses(cut) != losses(seen)
+
+
+def test_no_word_is_asked_for_that_the_matching_head_does_not_read() -> None:
+    loop = _loop(Objectives(itc=0.0, itm=0.0, mlm=1.0, mim=1.0))
+    assert loop.model.matcher is not None
+    loop.model.matcher.config = replace(loop.model.matcher.config, max_text_tokens=2)
+    ids = loop.batches.data.pieces.ids
+    ids[:, :2] = torch.tensor([101, 102])
+    losses = loop.losses(np.arange(PHOTOS))
+    assert torch.isfinite(losses["masked"])
+    ids[:, 1] = 500
+    assert float(loop.losses(np.arange(PHOTOS))["masked"].detach()) > float(losses["masked"].detach()) + 0.5

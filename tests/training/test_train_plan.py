@@ -16,7 +16,7 @@ from tiny_dual_encoder import tiny_dual_encoder  # noqa: E402
 from mmsearch.errors import UsageError  # noqa: E402
 from mmsearch.training.batches import BatchConfig  # noqa: E402
 from mmsearch.training.fitting import FitConfig, Loop, freeze  # noqa: E402
-from mmsearch.training.plan import Found, Plan, TrainOptions, fit_config, planned  # noqa: E402
+from mmsearch.training.plan import Found, Plan, TrainOptions, check_early, fit_config, planned  # noqa: E402
 
 FOUND = Found("start", "d", "s", photos=100, objectives="itc,itm", unlock="text", views=10)
 ASKED = TrainOptions(source="pairs.csv", out=Path("out"))
@@ -40,7 +40,8 @@ def test_no_more_views_are_kept_than_epochs_can_show() -> None:
     ("unlock", "image", "text"), [("none", 0, 0), ("image", 2e-5, 0), ("text", 0, 2e-5), ("both", 2e-5, 2e-5)]
 )
 def test_a_locked_tower_has_no_rate(unlock: str, image: float, text: float) -> None:
-    config = fit_config(plan(replace(ASKED, unlock=unlock, tower_rate=2e-5)), captions=5, fresh=True)
+    rate = None if unlock == "none" else 2e-5
+    config = fit_config(plan(replace(ASKED, unlock=unlock, tower_rate=rate)), captions=5, fresh=True)
     assert (config.image_rate, config.text_rate) == (image, text)
 
 
@@ -75,6 +76,29 @@ def test_towers_wait_for_a_new_head_even_at_its_rate() -> None:
 def test_values_that_no_run_can_have_are_refused(changed: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         replace(ASKED, **changed)  # type: ignore[arg-type]
+
+
+def test_a_rate_for_towers_that_are_all_locked_is_refused() -> None:
+    with pytest.raises(UsageError, match="--tower-lr is the rate at which towers learn, and --unlock none lets none"):
+        plan(replace(ASKED, unlock="none", tower_rate=2e-5))
+
+
+def test_what_no_data_can_make_right_is_refused_without_any() -> None:
+    def early(asked: TrainOptions, earlier: Plan | None = None) -> None:
+        check_early(asked, earlier, start="s", objectives="itc,itm", unlock="text")
+
+    early(replace(ASKED, batch=100_000))
+    with pytest.raises(UsageError, match="--unlock none leaves the matching head alone"):
+        early(replace(ASKED, unlock="none", objectives="itc"))
+    begun = plan(replace(ASKED, batch=80))
+    early(replace(ASKED, resume=True, batch=80), begun)
+    early(replace(ASKED, resume=True, batch=100_000), plan(replace(ASKED, batch=100_000)))  # there are 100 photos
+    with pytest.raises(UsageError, match="--batch was 80, is 40"):
+        early(replace(ASKED, resume=True, batch=40), begun)
+    with pytest.raises(UsageError, match="--epochs was 12, is 3"):
+        early(replace(ASKED, resume=True, epochs=3), begun)
+    with pytest.raises(UsageError, match="the model of --from changed"):
+        early(replace(ASKED, resume=True), replace(begun, start="other"))
 
 
 def test_checkpointing_is_kept_by_a_run_that_goes_on() -> None:

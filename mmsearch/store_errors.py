@@ -1,0 +1,33 @@
+"""What LanceDB raises, read: was a table refused by the operating system, or is what it holds damaged?"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+# LanceDB tells of the operating system in words only.
+_NUMBER = re.compile(r"\(os error (\d+)\)")
+# What a file answers that is gone, or is no file any more. Every other refusal may pass, or is for a person to mend.
+_DAMAGE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+
+
+def refusal(error: BaseException) -> str | None:
+    """Why the operating system did not let a table be read, in its words; None when what the table holds is damaged.
+
+    A refusal, for want of file descriptors, of permission, or of a disk that answers, says nothing about the content.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        number = _number(cause)
+        if number is not None:
+            return None if number in _DAMAGE else os.strerror(number)
+        cause = cause.__cause__
+    return None
+
+
+def _number(error: BaseException) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _NUMBER.findall(str(error))
+    return int(found[-1]) if found else None
