@@ -98,13 +98,15 @@ class Walk:
 
     `unread` are the paths, relative to the root, that could not be listed or stat-ed, with the error; nothing beneath
     them was seen, so nothing beneath them is known to be gone. `broken` is the error of a drive that went away: the
-    walk ended there. `ignored` counts files of no use to us, `links` those symbolic links among them that lead to a
-    directory or are named like a file of ours.
+    walk ended there. `mounts` are the directories, relative to the root, on which another device is mounted. `ignored`
+    counts files of no use to us, `links` those symbolic links among them that lead to a directory or are named like a
+    file of ours.
     """
 
     scope: Scope
     unread: dict[bytes, OSError] = field(default_factory=dict)
     broken: OSError | None = None
+    mounts: set[bytes] = field(default_factory=set)
     ignored: int = 0
     links: int = 0
 
@@ -157,6 +159,8 @@ class Walk:
         files: list[tuple[bytes, str]] = []
         directories: list[bytes] = []
         names = set()
+        if directory and _is_mount(self.scope.absolute(directory)):
+            self.mounts.add(directory)
         try:
             with os.scandir(self.scope.absolute(directory)) as entries:
                 for entry in entries:
@@ -194,6 +198,13 @@ class Walk:
 def _leads_to_folder(link: os.DirEntry[bytes]) -> bool:
     try:
         return stat.S_ISDIR(link.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _is_mount(directory: bytes) -> bool:
+    try:
+        return os.lstat(directory).st_dev != os.lstat(directory + b"/..").st_dev
     except OSError:
         return False
 

@@ -29,7 +29,7 @@ from mmsearch.indexer.publish import Publisher, published_items
 from mmsearch.indexer.regain import Regain
 from mmsearch.indexer.settle import Settler
 from mmsearch.indexer.space import require_space
-from mmsearch.indexer.survey import Survey
+from mmsearch.indexer.survey import Survey, mounts_after, mounts_during
 from mmsearch.indexer.switch import Wish, finished, is_complete, progress_of, remark
 from mmsearch.indexer.tally import Tally
 from mmsearch.indexer.workplace import Workplace, opened, wrapped_errors
@@ -162,7 +162,8 @@ class _Run:
         found = [survey.moved_root(self._known, force=options.force) for survey in self.surveys]
         moved = {root.id: root for root in found if root is not None}
         roots_now = tuple(moved.get(root.id, root) for root in self._place.manifest.roots)
-        self._place.replace_manifest(replace(self._place.manifest, roots=roots_now))
+        mounts = mounts_after(self._place.manifest.mounts, self.surveys, forget=options.prune and options.force)
+        self._place.replace_manifest(replace(self._place.manifest, roots=roots_now, mounts=mounts))
         return gone
 
     def publish(self) -> int:
@@ -212,6 +213,8 @@ class _Run:
         self._settler.note_committed(changes, items)
         self.tally.add(changes)
         self._meter.tick()
+        mounts = mounts_during(self._place.manifest.mounts, self.surveys)
+        self._place.replace_manifest(replace(self._place.manifest, mounts=mounts))
         self._regain.note(changes)
         self._publisher.hold = self._place.switching or self._regain.waits
         self._publisher.publish_if_due(self._place.manifest.roots)
@@ -250,9 +253,10 @@ def _surveys(place: Workplace, arguments: Sequence[roots.Argument]) -> list[Surv
     place.replace_manifest(roots.adopt_inner_roots(place.manifest, place.store))
     by_id = {root.id: root for root in place.manifest.roots}
     scopes = roots.scopes(place.manifest, arguments)
-    surveys = [Survey.begin(scope, by_id[scope.root_id]) for scope in scopes]
+    mounts = place.manifest.mounts
+    surveys = [Survey.begin(scope, by_id[scope.root_id], mounts=mounts) for scope in scopes]
     inner = roots.inner_scopes(place.manifest, scopes)
-    return surveys + [Survey.begin(scope, by_id[scope.root_id], unasked=True) for scope in inner]
+    return surveys + [Survey.begin(scope, by_id[scope.root_id], unasked=True, mounts=mounts) for scope in inner]
 
 
 def _grouped(reads: Iterable[Read]) -> Iterator[list[Read]]:

@@ -53,7 +53,10 @@ def mark_returned(known: KnownIndex, store: Store) -> None:
 
 def settle_gone(surveys: Sequence[Survey], known: KnownIndex, store: Store, *, prune: bool, force: bool) -> Gone:
     """Marks what is gone as missing, or with `prune` removes it. For walks that have ended."""
-    lost = [(survey, survey.gone_rows(known)) for survey in surveys if not survey.scope.is_file]
+    everything = prune and force
+    lost = [
+        (survey, survey.gone_rows(known, unmounted_too=everything)) for survey in surveys if not survey.scope.is_file
+    ]
     refusal = _refusal(lost, known, force=force) if prune else None
     missing, removed, warnings = [NO_ROWS], [NO_ROWS], []
     for survey, rows in lost:
@@ -65,6 +68,8 @@ def settle_gone(surveys: Sequence[Survey], known: KnownIndex, store: Store, *, p
             missing.append(rows)
         elif len(rows) or survey.trouble == "gone":
             warnings.append(f"{objection}: what is known of it stays as it is ({known.count_files(rows)} files)")
+        if objection is None and not everything:
+            warnings += survey.absences(known)
     missing_rows, removed_rows = np.concatenate(missing), np.concatenate(removed)
     _mark(store, known.ids[missing_rows[~known.missing[missing_rows]]], int(time.time()))
     if len(removed_rows):

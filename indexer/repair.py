@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from mmsearch.durable import WriterLock, fsync_dir, make_directory
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound
 from mmsearch.indexer.publish import Publisher
 from mmsearch.indexer.switch import settled
+from mmsearch.indexer.workplace import DIRECTORIES
 from mmsearch.manifest import SNAPSHOTS_DIRECTORY, CollectionManifest
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import CURRENT_FILE, SnapshotHead, read_manifest
-from mmsearch.store import ITEMS_TABLE, Store
+from mmsearch.store import ITEMS_TABLE, VECTORS_DIRECTORY, Store
 from mmsearch.store_prune import manifests as table_manifests
 from mmsearch.store_tables import QUARANTINE_DIRECTORY
 from mmsearch.types import RepairReport
@@ -76,18 +78,31 @@ def _repaired(directory: Path) -> RepairReport:
 
 
 def _put_aside(directory: Path) -> list[str]:
-    """A sentence for each directory that stood where a file belongs, and was moved to the quarantine."""
-    found = []
+    """A sentence for each thing that stood where a file belongs, or a directory, and was moved to the quarantine."""
+    quarantine = directory / QUARANTINE_DIRECTORY
+    folders = [directory / name for name in DIRECTORIES]
+    tables = [directory / f"{ITEMS_TABLE}.lance", *sorted((directory / VECTORS_DIRECTORY).glob("*.lance"))]
     manifest_files = sorted((directory / SNAPSHOTS_DIRECTORY).glob("*.json"))
+    found = []
+    for path in (*folders, *tables):
+        if os.path.lexists(path) and not path.is_dir():
+            found.append(_moved(path, quarantine, "no directory"))
     for path in (directory / manifests.FILE_NAME, directory / CURRENT_FILE, *manifest_files):
-        if path.is_dir():
-            aside = directory / QUARANTINE_DIRECTORY / f"{path.name}-{time.time_ns()}"
-            make_directory(aside.parent)
-            path.rename(aside)
-            fsync_dir(aside.parent)
-            fsync_dir(path.parent)
-            found.append(f"{path}: was a directory; moved to {aside}")
+        if os.path.lexists(path) and not path.is_file():
+            found.append(_moved(path, quarantine, "no file"))
     return found
+
+
+def _moved(path: Path, quarantine: Path, what: str) -> str:
+    aside = quarantine / f"{path.name}-{time.time_ns()}"
+    waiting = path.with_name(f"{aside.name}.aside") if path == quarantine else path
+    if waiting != path:
+        path.rename(waiting)
+    make_directory(quarantine)
+    waiting.rename(aside)
+    fsync_dir(quarantine)
+    fsync_dir(path.parent)
+    return f"{path}: was {what}; moved to {aside}"
 
 
 def _manifest(directory: Path) -> tuple[CollectionManifest, list[str]]:

@@ -15,6 +15,7 @@ from typing import Any
 from mmsearch.errors import UnreadableFile
 from mmsearch.image_limits import DecodeLimits
 from mmsearch.image_open import use_one_thread
+from mmsearch.image_versions import require_decoders
 from mmsearch.images import DecodedImage, decode_image
 from mmsearch.indexer.confine import die_with_parent, ignore_terminal_signals, limit_cpu, limit_files, limit_memory
 from mmsearch.indexer.frames import BrokenFrameError, Header, pack_frame, read_frame, unpack_path
@@ -33,6 +34,7 @@ def main() -> None:
     try:
         config, _ = read_frame(_read_stdin)
         die_with_parent(config["parent"])
+        require_decoders()
         worker = _Worker(config)
         sys.dont_write_bytecode = True
         use_one_thread()

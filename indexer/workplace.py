@@ -11,12 +11,19 @@ from pathlib import Path
 from mmsearch import manifest as manifests
 from mmsearch.durable import WriterLock, probe_hard_links
 from mmsearch.errors import CollectionError
+from mmsearch.indexer.restore import restored
 from mmsearch.indexer.switch import Wish, giving_up, settled, taken_up
 from mmsearch.manifest import CollectionManifest, ModelRef
 from mmsearch.model import Model
 from mmsearch.model_lookup import reference
 from mmsearch.safe_text import safe_path
-from mmsearch.store import Store
+from mmsearch.snapshot_manifest import SEGMENTS_DIRECTORY
+from mmsearch.store import VECTORS_DIRECTORY, Store
+from mmsearch.store_errors import require_directories
+from mmsearch.store_tables import QUARANTINE_DIRECTORY
+
+# What is made in a collection beside its marker and the table of items.
+DIRECTORIES = (QUARANTINE_DIRECTORY, VECTORS_DIRECTORY, SEGMENTS_DIRECTORY, manifests.SNAPSHOTS_DIRECTORY)
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +83,7 @@ def opened(directory: Path, model: Model, wish: Wish) -> Iterator[Workplace]:
     manifests.create(directory)
     with WriterLock(directory):
         stands = manifests.read(directory)
+        require_directories(*(directory / name for name in DIRECTORIES))
         before = settled(directory, stands)
         manifest = taken_up(directory, before, own, wish)
         if manifest.switch is not None and manifest.switch != before.switch:
@@ -86,7 +94,9 @@ def opened(directory: Path, model: Model, wish: Wish) -> Iterator[Workplace]:
             manifests.write(directory, manifest)
         with Store.open(directory, own) as store:
             ended = giving_up(before, manifest)
-            warnings = (*store.warnings, *(() if ended is None else (ended,)))
+            # Before the sweep: what it takes for garbage may belong to rows that come back.
+            back = restored(directory, store, own)
+            warnings = (*store.warnings, *back, *(() if ended is None else (ended,)))
             place = Workplace(directory, store, manifest, own, warnings)
             place.remove_unlisted_models()
             store.sweep()

@@ -11,12 +11,15 @@ Importing this package loads neither a model run-time nor a database: each name 
 from __future__ import annotations
 
 import importlib
+import os
+
+# ONNX Runtime from 1.29 on tells its makers about each process and model unless this is set before it is loaded, and
+# keeps an identifier of the user in the cache directory. Nothing here goes to a network unasked.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # Every command begins with this module, and until it is loaded nobody hears a Ctrl-C: `typing` is most of that time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
-
     from mmsearch.collection import Collection
     from mmsearch.errors import (
         CollectionBusy,

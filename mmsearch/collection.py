@@ -18,7 +18,16 @@ from mmsearch.progress import ProgressCallback
 from mmsearch.safe_text import safe_path
 from mmsearch.settings import Settings, load_settings, resolve_collection
 from mmsearch.snapshot_manifest import active_model
-from mmsearch.types import CollectionInfo, Hit, IndexReport, PhotoTags, RepairReport, Skipped
+from mmsearch.types import (
+    CheckReport,
+    CollectionInfo,
+    Hit,
+    IndexReport,
+    OptimizeReport,
+    PhotoTags,
+    RepairReport,
+    Skipped,
+)
 
 if TYPE_CHECKING:
     from mmsearch.model import ImageInput, Model
@@ -93,8 +102,8 @@ class Collection:
 
         `model` may be another one than the collection's: everything is embedded by it, run by run if need be, while the
         old one goes on answering, and when nothing lacks its new embedding, the new one answers; `switch` in the report
-        says how far that is. With `keep_old` the old embeddings stay, so that going back is quick; with False all that
-        are not the collection's are removed, even without a change.
+        says how far that is. Naming the collection's own gives a change up that is under way. With `keep_old` the old
+        embeddings stay, so that going back is quick; with False what is kept of others is removed.
 
         `prune` removes what is gone from the disk, `force` even when very much is. `verify` reads files that look
         unchanged, `retry_failed` those that could not be read. In the main thread the first Ctrl-C or SIGTERM ends it
@@ -228,6 +237,33 @@ class Collection:
             CollectionDamaged: its tables cannot be read.
         """
         yield from failed_files(self._directory)
+
+    def check(self, *, read_data: bool = False, progress: ProgressCallback | None = None) -> CheckReport:
+        """What of it is damaged: what can be seen without reading all of it, or with `read_data` every flipped bit.
+        Nothing is written, and another process may be writing meanwhile.
+
+        Raises:
+            CollectionNotFound: there is no collection.
+            CollectionMismatch: a newer mmsearch built it.
+        """
+        from mmsearch.indexer.check import check
+
+        return check(self._directory, read_data=read_data, progress=progress)
+
+    def optimize(self) -> OptimizeReport:
+        """What merging its many small files into few changed. What it finds stays the same; old versions of the tables
+        are kept for a day.
+
+        Raises:
+            CollectionNotFound: there is no collection.
+            CollectionBusy: another process is writing to it.
+            CollectionDamaged: it is damaged; or merging would have changed a row, and was undone.
+            CollectionError: its disk has not enough room, or cannot be written.
+        """
+        from mmsearch.indexer.optimize import optimize
+
+        self.close()
+        return optimize(self._directory)
 
     def repair(self) -> RepairReport:
         """What was found damaged, and mended from what can still be read. Nothing is embedded, no original is read.

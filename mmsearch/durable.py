@@ -86,9 +86,12 @@ def fsync_dir(path: Path) -> None:
     _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def _fsync(path: Path, flags: int) -> None:
+def _fsync(path: Path, flags: int, *, mode: int | None = None) -> None:
     descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
+        if mode is not None:
+            with contextlib.suppress(PermissionError):  # it belongs to somebody else, who decides
+                os.fchmod(descriptor, mode)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -97,7 +100,8 @@ def _fsync(path: Path, flags: int) -> None:
 def fsync_tree_new(directory: Path, already: set[tuple[str, int, int]]) -> int:
     """Number of files under `directory` pushed to the disk: those that `already` does not know; it learns them.
 
-    A file is known by path, inode and modification time. Files come before the directories that name them. A file that
+    They and their directories become private: who wrote them may have left that to the umask. A file is known by path,
+    inode and modification time. Files come before the directories that name them. A file that
     vanishes meanwhile is nobody's loss. The directory's own name in its parent is pushed too.
     """
     known_before = len(already)
@@ -106,11 +110,12 @@ def fsync_tree_new(directory: Path, already: set[tuple[str, int, int]]) -> int:
         if key in already:
             continue
         with contextlib.suppress(FileNotFoundError):
-            fsync_file(path)
+            _fsync(path, os.O_RDONLY, mode=FILE_MODE)
         already.add(key)
         touched.update(parent for parent in path.parents if parent.is_relative_to(directory))
     for parent in sorted(touched, key=lambda path: len(path.parts), reverse=True):
-        fsync_dir(parent)
+        inside = parent.is_relative_to(directory)
+        _fsync(parent, os.O_RDONLY | os.O_DIRECTORY, mode=DIRECTORY_MODE if inside else None)
     return len(already) - known_before
 
 

@@ -16,6 +16,7 @@ from mmsearch.image_formats import require_format, webp_canvas, without_metadata
 from mmsearch.image_limits import DecodeLimits
 from mmsearch.image_preview import shows_nothing, use_preview
 from mmsearch.image_salvage import one_line, salvage, tail_is_zeros
+from mmsearch.image_versions import require_decoders
 from mmsearch.types import Reason
 
 _PNG_DEPTH = 24  # where a PNG says how many bits a level has
@@ -71,7 +72,9 @@ def load_picture(data: bytes, limits: DecodeLimits, *, side: int | None = None) 
 
     Raises:
         UnreadableFile: `EMPTY`, `UNIDENTIFIED`, `UNSUPPORTED_INSIDE`, `TOO_LARGE` or `TRUNCATED`.
+        MMSearchError: a decoder is too old to be fed with it.
     """
+    require_decoders()
     name = require_format(data)
     if len(data) > limits.max_bytes:
         raise UnreadableFile(Reason.TOO_LARGE, f"{len(data)} bytes, expected at most {limits.max_bytes}")

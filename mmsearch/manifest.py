@@ -19,6 +19,7 @@ from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismat
 from mmsearch.manifest_models import ModelRef as ModelRef
 from mmsearch.manifest_models import ModelSwitch as ModelSwitch
 from mmsearch.manifest_models import model_from_json, model_to_json, switch_from_json, switch_to_json
+from mmsearch.regular_file import read_file
 from mmsearch.safe_text import safe_path
 
 # Format 2 is that of a collection with embeddings of several models, and only while it has them: a version that does
@@ -47,7 +48,8 @@ class CollectionManifest:
     """The content of `collection.json`. Ids below `next_id` are in use or lost to a crash, and never given again.
 
     Beside the embeddings of `model` there may be those of a `switch` under way, as far as it has come, and of
-    `kept_models`, so that going back to one means only filling in what is new.
+    `kept_models`, so that going back to one means only filling in what is new. `mounts` are the directories inside of
+    roots, absolute, on which other devices were mounted when they were walked.
     """
 
     roots: tuple[Root, ...] = ()
@@ -55,6 +57,7 @@ class CollectionManifest:
     next_id: int = 1
     switch: ModelSwitch | None = None
     kept_models: tuple[ModelRef, ...] = ()
+    mounts: tuple[bytes, ...] = ()
 
     @property
     def format(self) -> int:
@@ -102,7 +105,7 @@ def read(directory: Path) -> CollectionManifest:
     """
     path = directory / FILE_NAME
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except (FileNotFoundError, NotADirectoryError):
         _refuse_foreign(directory)
         raise CollectionNotFound(f"{directory}: there is no collection here; make one with `mmsearch index`") from None
@@ -118,7 +121,7 @@ def read(directory: Path) -> CollectionManifest:
 def unreadable(path: Path, error: OSError) -> CollectionError:
     """What to raise for a file of a collection that is there and that the operating system does not give."""
     reason = f"{path}: cannot be read ({error.strerror or error})"
-    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL):
         return CollectionDamaged(f"{reason}; run `mmsearch repair`")
     return CollectionError(f"{reason}; see that this user may read it and that the disk is sound")
 
@@ -256,6 +259,8 @@ def _to_json(manifest: CollectionManifest) -> dict[str, Any]:
         body["switch"] = switch_to_json(manifest.switch)
     if manifest.kept_models:
         body["kept_models"] = [model_to_json(each) for each in manifest.kept_models]
+    if manifest.mounts:
+        body["mounts"] = [path_to_json(path) for path in manifest.mounts]
     return body
 
 
@@ -267,19 +272,25 @@ def _from_json(body: dict[str, Any]) -> CollectionManifest:
         next_id=int(body["next_id"]),
         switch=None if switch is None else switch_from_json(switch),
         kept_models=tuple(model_from_json(each) for each in body.get("kept_models", [])),
+        mounts=tuple(path_from_json(each) for each in body.get("mounts", [])),
     )
 
 
 def roots_to_json(roots: tuple[Root, ...]) -> list[dict[str, Any]]:
-    """Roots as JSON; bytes that are not UTF-8 survive as lone surrogates."""
-    return [
-        {"id": root.id, "path": root.path.decode("utf-8", "surrogateescape"), "device": root.device} for root in roots
-    ]
+    """Roots as JSON."""
+    return [{"id": root.id, "path": path_to_json(root.path), "device": root.device} for root in roots]
 
 
 def roots_from_json(roots: list[dict[str, Any]]) -> tuple[Root, ...]:
     """The inverse of `roots_to_json`."""
-    return tuple(
-        Root(int(root["id"]), str(root["path"]).encode("utf-8", "surrogateescape"), int(root["device"]))
-        for root in roots
-    )
+    return tuple(Root(int(root["id"]), path_from_json(root["path"]), int(root["device"])) for root in roots)
+
+
+def path_to_json(path: bytes) -> str:
+    """A path as JSON has it; bytes that are not UTF-8 survive as lone surrogates."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+def path_from_json(text: str) -> bytes:
+    """The inverse of `path_to_json`."""
+    return str(text).encode("utf-8", "surrogateescape")

@@ -29,3 +29,12 @@ def root_trouble(path: bytes, device: int) -> RootTrouble | None:
     except OSError:
         return "gone"
     return None
+
+
+def is_absent(directory: bytes) -> bool:
+    """Whether there is nothing in `directory`, or no such directory, or one that cannot be listed."""
+    try:
+        with os.scandir(directory) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True

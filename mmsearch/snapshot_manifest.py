@@ -23,7 +23,8 @@ from mmsearch.manifest import (
     roots_to_json,
     unreadable,
 )
-from mmsearch.segment import SEGMENT_FILES, TOKENS_FILE, VECTOR_DTYPES, SegmentInfo, TokenShape
+from mmsearch.regular_file import read_file
+from mmsearch.segment import REQUIRED_FILES, SEGMENT_FILES, TOKENS_FILE, VECTOR_DTYPES, SegmentInfo, TokenShape
 from mmsearch.segment_files import FileInfo
 from mmsearch.types import Kind
 from mmsearch.vector_index import INDEX_KINDS, IndexInfo
@@ -86,7 +87,7 @@ def read_current(directory: Path) -> int:
     """
     path = directory / CURRENT_FILE
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except (FileNotFoundError, NotADirectoryError):
         raise CollectionNotFound(
             f"{directory}: there is no searchable collection here; make one with `mmsearch index`"
@@ -119,7 +120,7 @@ def read_manifest(directory: Path, number: int) -> SnapshotManifest:
     """
     path = manifest_path(directory, number)
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -216,6 +217,8 @@ def _segment_from_json(entry: dict[str, Any]) -> SegmentInfo:
     # Names become paths below the collection: only those that a publisher gives are believed.
     if not _SEGMENT_NAME.fullmatch(name) or not set(files) <= SEGMENT_FILES:
         raise ValueError(f"segment {name!r} or one of its files has a name that no publisher gives")
+    if lacking := sorted(REQUIRED_FILES - set(files)):
+        raise ValueError(f"segment {name!r} names no {lacking[0]}")
     if kind not in get_args(Kind) or not _is_index_kind(index["kind"]) or entry["vectors"] not in VECTOR_DTYPES:
         raise ValueError(f"segment {name!r}: kind {kind!r}, index {index['kind']!r} or vectors are not known")
     # Snapshots of models without a matching head, and all those made before there was one, do not mention tokens.

@@ -183,8 +183,8 @@ class SnapshotWriter:
         return parts
 
     def _merged(self, number: int, shape: SegmentShape, parts: list[Part], *, every: bool) -> list[Part]:
-        """`parts` of one shape after merging the small ones and those with many dead rows, or `every` one; empty ones are
-        dropped.
+        """`parts` of one shape after merging the small ones and those with many dead rows, or `every` one; empty ones
+        are dropped.
         """
         parts = [part for part in parts if len(part.live)]
         chosen = choose_merge([len(part.live) for part in parts], [part.segment.info.rows for part in parts])

@@ -12,7 +12,7 @@ power cut before `sync`.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -52,8 +52,8 @@ _NO_TOKENS: Mapping[int, Tokens] = {}
 class Store(StoreReader):
     """The tables of one collection, for the holder of the writer lock, or to be read only. A context manager.
 
-    `warnings` says what had to be mended when it was opened, in sentences for a person. `went_back` is whether a table
-    is older than it was: what was acknowledged may be gone then, and vectors may stand beside rows that have changed.
+    `warnings` says what had to be mended when it was opened, in sentences for a person. `went_back` names those of
+    "items" and "vectors" that are older than they were: what was acknowledged may be gone from them.
     """
 
     def __init__(self, directory: Path, model: ModelRef, *, read_only: bool = False) -> None:
@@ -69,9 +69,10 @@ class Store(StoreReader):
         )
         super().__init__(items, vectors)
         self._others = None if quarantine is None else OtherVectors(vectors_directory, name, quarantine=quarantine)
-        sentences = [sentence for table in (self._items, self._vectors) for sentence in self._went_back(table)]
-        self.warnings = (*sentences, *(() if self._others is None else self._others.warnings))
-        self.went_back = bool(sentences)
+        older = {name: self._older(table) for name, table in (("items", items), ("vectors", vectors))}
+        self.went_back = frozenset(name for name, sentence in older.items() if sentence is not None)
+        healed = [sentence for sentence in older.values() if sentence is not None]
+        self.warnings = (*healed, *(() if self._others is None else self._others.warnings))
         self._synced: set[tuple[str, int, int]] = set()
         # Time keeps revisions from coming back after a newest version was lost; counting on keeps them growing.
         newest = numbers(self._items.read(["revision"]), "revision").max(initial=0)
@@ -160,6 +161,10 @@ class Store(StoreReader):
         embeddings = vectors_to_arrow(self._vectors.schema, vectors, tokens)
         self._drop_vectors(numbers(embeddings, "id"))
         self._add_vectors(embeddings, np.ones(len(embeddings), np.bool_))
+
+    def forget(self, ids: Ids) -> None:
+        """Remove the embeddings of `ids`, whose items stay: they are read again."""
+        self._drop_vectors(ids)
 
     def delete(self, ids: Ids) -> None:
         """Remove the items with `ids` and their vectors; ids without an item are ignored."""
@@ -288,13 +293,12 @@ class Store(StoreReader):
         """Every table, those of the models that are not in use too."""
         return (self._items, self._vectors, *(() if self._others is None else self._others.tables))
 
-    def _went_back(self, table: StoredTable) -> Iterator[str]:
+    def _older(self, table: StoredTable) -> str | None:
         """A sentence if `table` is older than it was."""
         behind = self._checksums is not None and self._checksums.went_back(table.path, table.version)
-        if table.healed is not None:
-            yield table.healed
-        elif behind:
-            yield f"{table.path}: its newest version is gone; version {table.version} is used"
+        if behind and table.healed is None:
+            return f"{table.path}: its newest version is gone; version {table.version} is used"
+        return table.healed
 
     def _next_revision(self) -> int:
         self._revision += 1

@@ -77,8 +77,8 @@ def examine_rows(directory: Path, model: ModelRef, found: Examination) -> Rows |
         should = int(np.count_nonzero(reader.known_files().statuses != "error"))
     except CollectionError as error:
         table = directory / f"{ITEMS_TABLE}.lance"
-        if manifests(table) and not any(each.path.startswith(str(directory)) for each in found.damaged):
-            found.blame(table, str(error).removeprefix(f"{table}: ").split("; run")[0], REPAIR)
+        if manifests(table):
+            found.blame(table, str(error).removesuffix("; run `mmsearch repair`"), REPAIR)
         return None
     for stored in (items, vectors):
         own = stored.ids()

@@ -1,10 +1,14 @@
-"""What LanceDB raises, read: was a table refused by the operating system, or is what it holds damaged?"""
+"""Was a table refused by the operating system, or is it damaged? And is what stands at its place a table at all?"""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
+import stat
+from pathlib import Path
+
+from mmsearch.errors import CollectionDamaged
 
 # LanceDB tells of the operating system in words only.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
@@ -24,6 +28,22 @@ def refusal(error: BaseException) -> str | None:
             return None if number in _DAMAGE else os.strerror(number)
         cause = cause.__cause__
     return None
+
+
+def require_directories(*places: Path) -> None:
+    """Returns when each of `places` is a directory, or not there at all.
+
+    Raises:
+        CollectionDamaged: one is something else.
+    """
+    for place in places:
+        try:
+            mode = place.stat().st_mode
+        except OSError:
+            # Whoever opens what is in it is told why that cannot be had.
+            continue
+        if not stat.S_ISDIR(mode):
+            raise CollectionDamaged(f"{place}: is not a directory, as it should be; run `mmsearch repair`")
 
 
 def _number(error: BaseException) -> int | None:

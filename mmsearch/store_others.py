@@ -132,8 +132,8 @@ def _as_it_is(directory: Path, name: str) -> StoredTable:
 
 def _refused(table: Path, reason: str) -> CollectionError:
     return CollectionError(
-        f"{table}: cannot be read ({reason}); see that this user may read it, that more files can be opened and that the"
-        " disk is sound, then run it again; should it stay so, move it away: what it holds is embedded again"
+        f"{table}: cannot be read ({reason}); see that this user may read it, that more files can be opened and that"
+        " the disk is sound, then run it again; should it stay so, move it away: what it holds is embedded again"
     )
 
 

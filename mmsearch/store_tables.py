@@ -18,6 +18,7 @@ import pyarrow as pa
 from mmsearch.durable import fsync_dir, make_directory
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound
 from mmsearch.store_errors import refusal
+from mmsearch.store_errors import require_directories
 from mmsearch.store_prune import manifests
 from mmsearch.store_rows import numbers
 
@@ -57,6 +58,7 @@ class StoredTable:
         acknowledged: Callable[[Path, Path], bool] | None = None,
     ) -> None:
         self.path = directory / f"{name}.lance"
+        require_directories(directory, self.path, self.path / "_versions")
         self.healed: str | None = None
         self._name = name
         self._schema = schema
@@ -66,7 +68,7 @@ class StoredTable:
             raise CollectionNotFound(f"{self.path}: there is no such table; run `mmsearch index`")
         if quarantine is not None:
             make_directory(directory)
-        self._database = _lancedb().connect(directory)
+        self._database = lancedb_library().connect(directory)
         self._row_ids: tuple[Ids, Ids] | None = None
         self._ids: Ids | None = None
         self._table = self._open_or_create(quarantine)
@@ -262,7 +264,7 @@ class StoredTable:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, ValueError) as error:
             raise CollectionDamaged(f"{self.path}: cannot be read ({_short(error)}); run `mmsearch repair`") from error
 
     @contextmanager
@@ -291,7 +293,8 @@ def _short(error: BaseException) -> str:
     return str(error).split(", /")[0].splitlines()[0][:300] if str(error) else type(error).__name__
 
 
-def _lancedb() -> Any:
+def lancedb_library() -> Any:
+    """LanceDB, imported when a table is first opened."""
     # Read when the library is loaded: what it logs about commits and compactions is no news to a user.
     os.environ.setdefault("LANCEDB_LOG", "error")
     import lancedb

@@ -44,8 +44,9 @@ _NEARLY_ALL_ALLOWED = 0.99
 
 RECALL_K = 10
 RECALL_WANTED = 0.99
-# Some hundred sample queries tell a recall to within half a percent, so builds aim higher than they promise.
-RECALL_AIMED = 0.995
+# Builds aim higher than they promise: what 256 sample queries tell is known to within half a percent, and among a
+# million vectors an index that just reached 0.995 of theirs found 0.988 of what captions asked for.
+RECALL_AIMED = 0.998
 # A hundred candidates more are read in the time that a hundredth of a million codes takes, and sentences need them.
 _K_FACTORS: dict[IndexKind, tuple[int, ...]] = {"sqfp16": (3, 10, 30, 100, 300), "ivfpq": (30, 100, 300)}
 # Shares of the lists.

@@ -4,6 +4,7 @@
     warm-query   a sentence to hits in a library process                          --size vectors, default 10,000
     ingest       photos to a searchable collection, against one plain loop        --size large photos, default 200
     rescan       `mmsearch index` again where nothing has changed, and with 100 new files   --size files, default 20,000
+    load         what bad files and what fsync cost a run of indexing             --size photos, default 1,800
     search       index types: recall, latency, memory, time to build              --size vectors, default 100,000
     gpu          one query and batches on a GPU, against its memory and the CPU     --size vectors, default 1,000,000
     filter       search among 50, 10, 1 and 0.1 % of the vectors                  --size vectors, default 100,000
@@ -27,7 +28,7 @@ from mmsearch.errors import MissingExtra, MMSearchError
 from mmsearch.eval.bench.request import BenchRequest
 from mmsearch.eval.bench.result import BenchResult, machine_facts
 
-BENCHES = ("cold-query", "warm-query", "ingest", "rescan", "search", "gpu", "filter", "encoder", "train-step")
+BENCHES = ("cold-query", "warm-query", "ingest", "rescan", "load", "search", "gpu", "filter", "encoder", "train-step")
 FAILURE, USAGE = 1, 2
 
 

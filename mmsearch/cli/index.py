@@ -53,7 +53,8 @@ def index(
     goes on where it was. Originals are only ever read.
 
     With --model and another model than the collection's, everything is embedded anew while the old model goes on
-    answering; the new one takes over when nothing is missing any more.
+    answering; the new one takes over when nothing is missing any more. Until then --model with the old one gives the
+    change up.
     """
     if force and not prune:
         raise UsageError("--force is only for --prune: give both or neither")

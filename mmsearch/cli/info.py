@@ -11,6 +11,7 @@ import typer
 
 from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption
 from mmsearch.cli.output import path_fields, print_json, print_lines, switch_words
+from mmsearch.cli.size import size_words
 from mmsearch.safe_text import safe_path, safe_text
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _page(about: CollectionInfo, device: str) -> Iterator[str]:
 
     versions = installed_versions()
     snapshot = f"snapshot {about.snapshot}" if about.snapshot else "nothing indexed yet"
-    yield _row("Collection", f"{safe_path(about.path)} (format {about.format}, {snapshot}, {_size(about.disk_bytes)})")
+    yield _row("Collection", f"{safe_path(about.path)} (format {about.format}, {snapshot}, {size_words(about.disk_bytes)})")
     if about.model is not None:
         yield _row("Model", f"{safe_text(about.model)} ({about.dim} dimensions, fingerprint {about.fingerprint})")
     if about.switch is not None:
@@ -138,11 +139,3 @@ def _rerank(about: CollectionInfo) -> str:
 
 def _row(title: str, value: str) -> str:
     return f"{title:<11} {value}"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"

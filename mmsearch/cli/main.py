@@ -13,11 +13,13 @@ import typer
 from typer.main import get_command
 
 from mmsearch import __version__
+from mmsearch.cli.check import check
 from mmsearch.cli.demo import demo
 from mmsearch.cli.eval import eval as measure
 from mmsearch.cli.index import index
 from mmsearch.cli.info import info
 from mmsearch.cli.models import MODELS
+from mmsearch.cli.optimize import optimize
 from mmsearch.cli.options import DebugOption
 from mmsearch.cli.outcome import INTERRUPTED, USAGE, exit_code_of, fill_closed_streams
 from mmsearch.cli.output import print_lines
@@ -26,7 +28,7 @@ from mmsearch.cli.repair import repair
 from mmsearch.cli.tag import tag
 from mmsearch.cli.train import train
 
-COMMANDS: tuple[Callable[..., None], ...] = (index, query, measure, tag, train, info, repair, demo)
+COMMANDS: tuple[Callable[..., None], ...] = (index, query, measure, tag, train, info, check, repair, optimize, demo)
 
 # Commands of a command: `mmsearch models list`.
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {

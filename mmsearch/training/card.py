@@ -37,7 +37,7 @@ def license_sentence(start: str, start_license: str, data: str) -> str:
     )
 
 
-def card(facts: CardFacts, plan: Plan, data: TrainData, history: History) -> str:
+def card(facts: CardFacts, plan: Plan, *, data: TrainData, history: History) -> str:
     """Return the card in Markdown."""
     before = history.epochs[0].recalls
     described = (

@@ -158,16 +158,19 @@ class Loop:
         with autocast(model):
             seen, rows = see(model, batches, images, towers_learn=self.step_number >= self.warm_steps, run=run)
             targets = batches.targets(images, rows, seen.matches.cpu())
-            losses["itc"] = ask.itc * contrast_loss(model, seen, targets, ask.contrast)
+            losses["itc"] = ask.itc * contrast_loss(model, seen, targets=targets, kind=ask.contrast)
             if ask.itm > 0 or ask.masked:
                 tokens = model.match_tokens(seen.tower_map)
                 picked = one_caption_each(seen.own, self.rng)
             if ask.itm > 0 and ask.align > 0:
-                losses["align"] = ask.align * alignment_loss(model, seen, tokens, targets)
+                losses["align"] = ask.align * alignment_loss(model, seen, tokens=tokens, targets=targets)
             if ask.itm > 0:
-                losses["itm"] = ask.itm * matching_loss(model, seen, tokens, picked, self.generator)
+                losses["itm"] = ask.itm * matching_loss(
+                    model, seen, tokens=tokens, picked=picked, generator=self.generator
+                )
             if self.masked is not None:
-                losses["masked"] = masked_losses(model, self.masked, seen, (tokens, picked, self.generator), ask)
+                chosen = tokens, picked, self.generator
+                losses["masked"] = masked_losses(model, self.masked, seen=seen, chosen=chosen, ask=ask)
             if self.knowledge is not None and isinstance(model, DualEncoder):
                 states, drawing = (seen.tower_map, seen.images), (self.rng, self.generator)
                 losses["classes"] = knowledge_loss(model, self.knowledge, torch.from_numpy(images), states, drawing)

@@ -113,7 +113,7 @@ def see(
     return Seen(tower_map, tuple(groups), photos, torch.cat(embedded), matches, places[owners]), rows
 
 
-def contrast_loss(model: TwoTowers, seen: Seen, targets: tuple[Tensor, Tensor], kind: Contrast) -> Tensor:
+def contrast_loss(model: TwoTowers, seen: Seen, *, targets: tuple[Tensor, Tensor], kind: Contrast) -> Tensor:
     """Return the contrastive loss named `kind`, a scalar. `targets` (I, T), (T, I) are for InfoNCE alone."""
     with torch.autocast(seen.images.device.type, enabled=False):  # bfloat16 would move logits by a quarter
         similarities = seen.images.float() @ seen.captions.float().t()
@@ -131,7 +131,7 @@ def one_caption_each(own: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(order[first])
 
 
-def alignment_loss(model: TwoTowers, seen: Seen, tokens: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+def alignment_loss(model: TwoTowers, seen: Seen, *, tokens: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
     """Return the contrastive loss of the matching head's alignments over all pairs, a scalar; arguments as for ITC."""
     if model.matcher is None:
         raise ValueError("the model has no matching head: give DualConfig a fusion")
@@ -140,7 +140,9 @@ def alignment_loss(model: TwoTowers, seen: Seen, tokens: Tensor, targets: tuple[
     return itc_loss(scale * torch.cat(parts, dim=1), *(each.to(tokens.device) for each in targets))
 
 
-def matching_loss(model: TwoTowers, seen: Seen, tokens: Tensor, picked: Tensor, generator: torch.Generator) -> Tensor:
+def matching_loss(
+    model: TwoTowers, seen: Seen, *, tokens: Tensor, picked: Tensor, generator: torch.Generator
+) -> Tensor:
     """Return the ITM loss over three pairs a photo, a scalar: its caption, a wrong photo for it, a wrong caption.
 
     Wrong ones are drawn from the similarities that ITC learns (hard negatives). `tokens` (I, N, C) are the photos'
@@ -170,6 +172,7 @@ def matching_loss(model: TwoTowers, seen: Seen, tokens: Tensor, picked: Tensor, 
 def masked_losses(
     model: TwoTowers,
     heads: MaskedModelling,
+    *,
     seen: Seen,
     chosen: tuple[Tensor, Tensor, torch.Generator],
     ask: Objectives,

@@ -105,7 +105,7 @@ class Found:
     views: int
 
 
-def planned(options: TrainOptions, earlier: Plan | None, found: Found, say: Callable[[str], None]) -> Plan:
+def planned(options: TrainOptions, earlier: Plan | None, *, found: Found, say: Callable[[str], None]) -> Plan:
     """Return the plan of the run; `say` is told where it is not what was asked for.
 
     Raises:
@@ -173,7 +173,7 @@ def check_early(options: TrainOptions, earlier: Plan | None, *, start: str, obje
         unlock=unlock,
         views=1 if earlier is None else earlier.views,
     )
-    planned(asked, earlier, found, lambda line: None)
+    planned(asked, earlier, found=found, say=lambda line: None)
 
 
 _WORDS = {
@@ -235,8 +235,8 @@ def fit_config(plan: Plan, *, captions: int, fresh: bool) -> FitConfig:
         epochs=plan.epochs,
         stop_after=plan.epochs,
         head_rate=plan.rate,
-        image_rate=_tower_rate(plan, "image", _IMAGE_SHARE),
-        text_rate=_tower_rate(plan, "text", _TEXT_SHARE),
+        image_rate=_tower_rate(plan, "image", share=_IMAGE_SHARE),
+        text_rate=_tower_rate(plan, "text", share=_TEXT_SHARE),
         warm_epochs=1.0 if fresh else 0.0,
         validate_every=1,
         seed=plan.seed,
@@ -246,7 +246,7 @@ def fit_config(plan: Plan, *, captions: int, fresh: bool) -> FitConfig:
     )
 
 
-def _tower_rate(plan: Plan, side: str, share: float) -> float:
+def _tower_rate(plan: Plan, side: str, *, share: float) -> float:
     """Return the peak rate of the tower of that `side`, 0 where it is locked."""
     if plan.unlock not in (side, "both"):
         return 0.0

@@ -80,7 +80,7 @@ class Cache:
 
 
 def prepared(
-    data: TrainData, read: Read, cache: Cache, views: int, progress: ProgressCallback | None = None
+    data: TrainData, read: Read, *, cache: Cache, views: int, progress: ProgressCallback | None = None
 ) -> tuple[Dataset, Dataset]:
     """Return the training set with `views` views a photo, and the validation set with one."""
     key, done = cache.key(data.digest), 0

@@ -134,7 +134,7 @@ class RunDirectory:
 
     def _leave_nothing(self, made: Sequence[Path], *, keep_lock: bool) -> None:
         """Remove the lock, and the directories that were `made` for it, deepest first, where no run has begun."""
-        if keep_lock or (self.path / MARKER).exists() or not self._is_empty():
+        if keep_lock or not self._is_empty():
             return
         with contextlib.suppress(OSError):
             (self.path / LOCK_NAME).unlink()

@@ -57,7 +57,7 @@ def model_name(directory: Path) -> str:
     return plain[:64] or "trained"
 
 
-def publish(model: TwoTowers, start: ModelManifest, out: Path, data: TrainData, describe: Describe) -> Recalls:
+def publish(model: TwoTowers, start: ModelManifest, *, out: Path, data: TrainData, describe: Describe) -> Recalls:
     """Return the recalls of the files written into `out`; `describe` says what they are.
 
     Raises:
@@ -67,12 +67,12 @@ def publish(model: TwoTowers, start: ModelManifest, out: Path, data: TrainData, 
     if staging.exists():
         shutil.rmtree(staging)
     staging.mkdir()
-    measured = _write_files(model, start, staging, data.validation)
+    measured = _write_files(model, start, directory=staging, validation=data.validation)
     words = describe(measured)
-    facts = _with_reranking(model, start, staging, data, words.facts)
+    facts = _with_reranking(model, start, staging=staging, data=data, facts=words.facts)
     if model.matcher is not None and facts.itm is None:  # it does not help: without it pictures need no tokens
         (staging / "itm.onnx").unlink()
-        _write_files(with_fusion(model, None), start, staging, data.validation)
+        _write_files(with_fusion(model, None), start, directory=staging, validation=data.validation)
     (staging / CARD).write_text(words.card, encoding="utf-8")
     (staging / STARTING_CARD).write_bytes(_starting_cards(start))
     write_manifest(staging, facts)
@@ -80,7 +80,7 @@ def publish(model: TwoTowers, start: ModelManifest, out: Path, data: TrainData, 
     return measured
 
 
-def _write_files(model: TwoTowers, start: ModelManifest, directory: Path, validation: CaptionedImages) -> Recalls:
+def _write_files(model: TwoTowers, start: ModelManifest, *, directory: Path, validation: CaptionedImages) -> Recalls:
     """Write graphs and tokenizer into `directory`; return the recalls of the files on `validation`."""
     size = (start.preprocess.height, start.preprocess.width)
     tokenizer = Model(start, threads=1).tokenizer
@@ -100,7 +100,7 @@ def _write_files(model: TwoTowers, start: ModelManifest, directory: Path, valida
 
 
 def _with_reranking(
-    model: TwoTowers, start: ModelManifest, staging: Path, data: TrainData, facts: ModelFacts
+    model: TwoTowers, start: ModelManifest, *, staging: Path, data: TrainData, facts: ModelFacts
 ) -> ModelFacts:
     """Return `facts` with the matching head and the banks that help on validation; their files are in `staging`."""
     usual, fusion = MATCH_WEIGHT if start.itm is None else start.itm.weight, model.config.fusion

@@ -85,7 +85,7 @@ def train(options: TrainOptions, tell: Tell) -> TrainReport:
     with interruptible() as interrupt, run.held():
         try:
             with interrupt.waiting():
-                ready = _prepare(options, run, earlier, tell)
+                ready = _prepare(options, run, earlier=earlier, tell=tell)
         except StopWaiting:
             raise TrainingStopped("stopped before the first step; the same command begins again") from None
         device = _to_device(ready.model)
@@ -95,7 +95,7 @@ def train(options: TrainOptions, tell: Tell) -> TrainReport:
         fit(ready.model, ready.sets, config, watcher=follow)
         try:
             with interrupt.waiting():
-                name, after = _write(run, ready, follow.history, device, tell)
+                name, after = _write(run, ready, history=follow.history, device=device, tell=tell)
         except StopWaiting:
             raise TrainingStopped(
                 "stopped before the model was written; the same command with --resume goes on"
@@ -113,7 +113,7 @@ def train(options: TrainOptions, tell: Tell) -> TrainReport:
     )
 
 
-def _prepare(options: TrainOptions, run: RunDirectory, earlier: Plan | None, tell: Tell) -> _Ready:
+def _prepare(options: TrainOptions, run: RunDirectory, *, earlier: Plan | None, tell: Tell) -> _Ready:
     """Return what learning needs; the run directory is begun, unless an earlier run in it is gone on with."""
     start = starting(options.start or (earlier.origin if earlier else START))
     model = start.load()
@@ -133,7 +133,7 @@ def _prepare(options: TrainOptions, run: RunDirectory, earlier: Plan | None, tel
         unlock=start.usual_unlock,
         views=earlier.views if earlier else affordable_views(Room.of(data, eyes), run.path, model),
     )
-    plan = planned(options, earlier, found, tell.say)
+    plan = planned(options, earlier, found=found, say=tell.say)
     tell.say(f"{found.photos:,} photos to learn from, {len(data.validation.paths):,} to measure on")
     if earlier is None:
         with run.writing():
@@ -144,7 +144,7 @@ def _prepare(options: TrainOptions, run: RunDirectory, earlier: Plan | None, tel
         return pieces, start.sentences(model, pieces)
 
     with run.writing():
-        sets = prepared(data, read, Cache(run.cache, eyes, plan.seed), plan.views, tell.progress)
+        sets = prepared(data, read, cache=Cache(run.cache, eyes, plan.seed), views=plan.views, progress=tell.progress)
     torch.manual_seed(plan.seed)
     needed, has = plan.objectives != "itc", model.config.fusion is not None
     learner = model if needed == has else with_fusion(model, start.matching_head(model) if needed else None)
@@ -161,7 +161,7 @@ def _to_device(model: TwoTowers) -> str:
     return torch.cuda.get_device_name()
 
 
-def _write(run: RunDirectory, ready: _Ready, history: History, device: str, tell: Tell) -> tuple[str, Recalls]:
+def _write(run: RunDirectory, ready: _Ready, *, history: History, device: str, tell: Tell) -> tuple[str, Recalls]:
     """Write the weights of the best epoch as a model; return its name and its recalls."""
     if tell.progress is not None:
         tell.progress(Progress("export", 0, 1))
@@ -192,10 +192,10 @@ def _write(run: RunDirectory, ready: _Ready, history: History, device: str, tell
             text=text_fields,
             logit_scale=ready.start.logit_scale(model),
         )
-        return Words(card(written, plan, ready.data, history), facts)
+        return Words(card(written, plan, data=ready.data, history=history), facts)
 
     with run.writing():
-        measured = publish(model, start, run.path, ready.data, describe)
+        measured = publish(model, start, out=run.path, data=ready.data, describe=describe)
         run.finish(plan)
     if tell.progress is not None:
         tell.progress(Progress("export", 1, 1))

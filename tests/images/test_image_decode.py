@@ -78,7 +78,6 @@ def test_damaged_picture_keeps_what_is_there_and_is_grey_elsewhere(name: str, da
         assert np.abs(decoded.pixels[:, -16:].astype(int) - GREY).max() <= 1
 
 
-@pytest.mark.case("C5")
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
 def test_jpeg_that_lacks_only_its_end_marker_keeps_every_row(subsampling: str) -> None:
     data = encode(photo(), "JPEG", subsampling=subsampling)
@@ -87,7 +86,7 @@ def test_jpeg_that_lacks_only_its_end_marker_keeps_every_row(subsampling: str) -
         assert np.array_equal(decoded.pixels, decode_image(data, Preprocess(320, 480)).pixels)
 
 
-@pytest.mark.parametrize("cut", [10, 2000, 20_000, 60_000])
+@pytest.mark.parametrize("cut", [10, 2000, 20_000, 50_000])
 def test_every_row_that_is_kept_of_a_cut_jpeg_is_right(cut: int) -> None:
     data = encode(photo(), "JPEG", subsampling="4:2:0")
     exact = Preprocess(320, 480)

@@ -109,7 +109,7 @@ def tree_state(directory: Path) -> dict[bytes, tuple[object, ...]]:
     """What must stay as it is: by path the kind and mode, mtime, size and content of everything in `directory`."""
     state: dict[bytes, tuple[object, ...]] = {}
     for folder, _, names, handle in os.fwalk(os.fsencode(directory)):
-        status = os.stat(handle)
+        status = os.fstat(handle)
         state[folder] = (status.st_mode, status.st_mtime_ns)
         for name in names:
             status = os.lstat(name, dir_fd=handle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 from corpus_case import IGNORED, OK, CorpusCase, Expected, content, error, photo
 from grid_heic import grid_heic
@@ -49,10 +49,15 @@ def _bounded() -> list[CorpusCase]:
         _case(31, "two_billion_frames.png", _claimed_frames, OK),
         _case(33, "hundred_megapixels.jpg", _hundred_megapixels, OK),
     ]
-    for number, name, size in ((23, "tall_1x60000.png", (1, 60_000)), (24, "wide_60000x1.png", (60_000, 1))):
-        make = content(lambda size=size: encode(Image.new("RGB", size, _TEAL), "PNG"))
-        cases.append(CorpusCase(f"C{number}", name, make, twin=lambda: Image.new("RGB", (8, 8), _TEAL)))
+    thin = {"C23": ("tall_1x60000.png", (1, 60_000)), "C24": ("wide_60000x1.png", (60_000, 1))}
+    for id, (name, size) in thin.items():
+        make = content(partial(_teal, size))
+        cases.append(CorpusCase(id, name, make, twin=lambda: Image.new("RGB", (8, 8), _TEAL)))
     return cases
+
+
+def _teal(size: tuple[int, int]) -> bytes:
+    return encode(Image.new("RGB", size, _TEAL), "PNG")
 
 
 @cache

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 from corpus_case import CorpusCase, content, photo
-from pictures import Unusual, encode, on_white, unusual_pictures
+from pictures import Unusual, encode, on_white, png, png_chunk, unusual_pictures
 from PIL import Image
 
+_HIDDEN = (12_345, 54_321, 777)
 _NAMES = {
     34: ("grey_16_bit.png", "grey_16_bit.tif"),
     35: ("rgb_16_bit.png",),
@@ -39,6 +41,7 @@ def pixel_cases() -> list[CorpusCase]:
     """The cases of this group."""
     cases = [unusual_case(f"C{number}", name) for number, names in _NAMES.items() for name in names]
     cases.append(_case(43, "dark_where_transparent.png", _dark_where_transparent, _dark_twin))
+    cases.append(_case(35, "rgb_16_bit_transparent.png", _deep_with_a_hidden_colour, _hidden_twin))
     cases.append(_case(53, "animated.gif", lambda: _unusual()["animated.gif"].data, _twin("animated.gif")))
     return cases
 
@@ -72,6 +75,19 @@ def _dark_where_transparent() -> bytes:
     dark, ramp = _darkened()
     dark.putalpha(ramp)
     return encode(dark, "PNG")
+
+
+def _deep_with_a_hidden_colour() -> bytes:
+    levels = np.asarray(photo()).astype(np.uint16) * 257
+    levels[: len(levels) // 4] = _HIDDEN
+    data = png(levels, 2)
+    return data[:33] + png_chunk(b"tRNS", struct.pack(">3H", *_HIDDEN)) + data[33:]
+
+
+def _hidden_twin() -> Image.Image:
+    levels = np.asarray(photo()).copy()
+    levels[: len(levels) // 4] = 255
+    return Image.fromarray(levels)
 
 
 def _dark_twin() -> Image.Image:

@@ -31,6 +31,7 @@ def _cut_and_empty() -> list[CorpusCase]:
         _case(3, "start_marker.jpg", _rubbish("start_marker.jpg"), error("truncated")),
         _case(4, "half.jpg", _damaged("half.jpg"), PARTIAL),
         _case(4, "half_progressive.jpg", _damaged("half_progressive.jpg"), PARTIAL),
+        _case(4, "without_its_end_marker.jpg", lambda: _jpeg()[:-2], PARTIAL),
         _case(5, "cut_at_5_percent.jpg", _rubbish("cut_at_5_percent.jpg"), error("truncated")),
         _case(6, "half.png", _damaged("half.png"), PARTIAL),
         _case(7, "bad_header_checksum.png", _rubbish("bad_header_checksum.png"), error("truncated")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -54,5 +55,5 @@ def killed_after_steps(most: int) -> Iterator[Steps]:
         ):
             for name in names:
                 patched.setattr(owner, name, stepping(getattr(owner, name)))
-        patched.setattr(store_others, "shutil", SimpleNamespace(rmtree=stepping(store_others.shutil.rmtree)))
+        patched.setattr(store_others, "shutil", SimpleNamespace(rmtree=stepping(shutil.rmtree)))
         yield steps

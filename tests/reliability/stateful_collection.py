@@ -24,6 +24,7 @@ from mmsearch.indexer.write import BatchLimits
 from mmsearch.manifest import CollectionManifest
 from mmsearch.model import Model
 from mmsearch.model_lookup import reference
+from mmsearch.search import Target
 from mmsearch.store import Store
 from mmsearch.types import IndexReport
 
@@ -223,14 +224,15 @@ class CheckedCollection:
 
     def check_answers(self, query: NDArray[np.uint8]) -> None:
         """A query finds what was published, hidden where a root can be believed that the file is gone."""
-        for to in ("images", "texts"):
+        targets: tuple[Target, ...] = ("images", "texts")
+        for to in targets:
             expected = {
                 key: row
                 for key, row in (self.published or {}).items()
                 if key[0][1].endswith(".csv") == (to == "texts") and (not row.missing or self.disk.trouble(key[0][0]))
             }
             try:
-                hits = self.handle.search(image=query, k=1000, to=to, rerank=False)  # type: ignore[arg-type]
+                hits = self.handle.search(image=query, k=1000, to=to, rerank=False)
             except CollectionNotFound:
                 assert self.published is None
                 continue

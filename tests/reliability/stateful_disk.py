@@ -41,10 +41,8 @@ class Content:
         """What identifies it."""
         return hashlib.sha256(self.data).digest()
 
-    def reads_as(self, name: str) -> tuple[object, ...] | Reason:
-        """What there is to embed in a file of that name: pixels as ("image", digest), captions, or why there is
-        nothing.
-        """
+    def reads_as(self, name: str) -> tuple[bytes | str, ...] | Reason:
+        """What there is to embed in a file of that name: the picture of a digest, captions, or why there is nothing."""
         if not self.data.strip():
             return Reason.EMPTY
         if name.endswith(".csv"):

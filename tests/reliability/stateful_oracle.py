@@ -139,7 +139,7 @@ def _read(place: Place, file: File, known: Known | None, run: Run) -> Known:
     kind: Kind = "text" if place[1].endswith(".csv") else "image"
     reads_as = Reason.PERMISSION if file.locked else file.content.reads_as(place[1])
     digest = None if file.locked else file.content.digest
-    embeds = (None,) if isinstance(reads_as, Reason) else reads_as
+    embeds: tuple[bytes | str | None, ...] = (None,) if isinstance(reads_as, Reason) else reads_as
     old = known.parts if known is not None else ()
     parts = []
     for number, each in enumerate(embeds):

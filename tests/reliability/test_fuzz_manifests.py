@@ -15,7 +15,7 @@ from storage_builders import HEAD, MODEL, ROOT, segment_row, vector_of
 
 from mmsearch import manifest, snapshot_manifest
 from mmsearch.checked_json import dump_checked, load_checked, parse_object
-from mmsearch.errors import CollectionError, MMSearchError, ModelError
+from mmsearch.errors import CollectionDamaged, CollectionError, MMSearchError, ModelError
 from mmsearch.manifest import CollectionManifest, ModelSwitch
 from mmsearch.model_manifest import load_model_manifest, parse_manifest, verify
 from mmsearch.snapshot import Snapshot
@@ -110,6 +110,20 @@ def test_a_snapshot_manifest_with_anything_changed_opens_or_is_refused(published
             list(snapshot.roots)
     except (CollectionError, FileNotFoundError):
         pass
+    finally:
+        path.write_bytes(sound)
+
+
+@pytest.mark.parametrize("name", ["rows.npy", "strings.bin", "dirs.npy", "vectors.npy"])
+def test_a_segment_without_one_of_its_files_is_damage(published: Path, name: str) -> None:
+    path = snapshot_manifest.manifest_path(published, snapshot_manifest.read_current(published))
+    sound = path.read_bytes()
+    body = load_checked(sound)
+    del body["segments"][0]["files"][name]
+    path.write_bytes(dump_checked(body))
+    try:
+        with pytest.raises(CollectionDamaged, match=f"names no {name}"):
+            Snapshot.open(published)
     finally:
         path.write_bytes(sound)
 

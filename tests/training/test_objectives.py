@@ -155,8 +155,8 @@ def test_the_matching_head_learns_from_the_tokens_that_a_search_gives_it() -> No
 
     def losses(batch: Seen) -> tuple[float, float]:
         generator = torch.Generator().manual_seed(0)
-        matching = matching_loss(model, batch, tokens, picked, generator)
-        return float(matching.detach()), float(alignment_loss(model, batch, tokens, targets).detach())
+        matching = matching_loss(model, batch, tokens=tokens, picked=picked, generator=generator)
+        return float(matching.detach()), float(alignment_loss(model, batch, tokens=tokens, targets=targets).detach())
 
     assert losses(replace(seen, groups=beyond)) == losses(seen)
     cut = replace(

@@ -23,7 +23,7 @@ ASKED = TrainOptions(source="pairs.csv", out=Path("out"))
 
 
 def plan(asked: TrainOptions = ASKED, earlier: Plan | None = None) -> Plan:
-    return planned(asked, earlier, FOUND, lambda line: None)
+    return planned(asked, earlier, found=FOUND, say=lambda line: None)
 
 
 def test_what_is_not_asked_for_is_what_is_usual_for_the_starting_model() -> None:

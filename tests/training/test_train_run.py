@@ -255,7 +255,7 @@ def test_a_head_that_does_not_help_is_left_out_of_the_model(
     data = load_train_data(str(world / "photos" / "pairs.csv"), None)
     facts = ModelFacts("bare", "1", 16, SIZE, MAX_TOKENS, "any", "none", 0, 0, Recalls((0, 0, 0), (0, 0, 0)))
     start = load_model_manifest(matching_model)
-    publish(worn_model(), start, tmp_path, data, lambda measured: Words("a card", facts))
+    publish(worn_model(), start, out=tmp_path, data=data, describe=lambda measured: Words("a card", facts))
     manifest = load_model_manifest(tmp_path)
     assert manifest.itm is None and not manifest.hubness
     assert not [path for path in tmp_path.iterdir() if path.name == "itm.onnx" or path.suffix == ".npy"]
