@@ -1,28 +1,35 @@
-"""Makes a damaged collection answer again, from what of it can still be read: the tables, and the last snapshots.
+"""Makes a damaged collection answer again, and whole, from what of it can still be read.
 
-Nothing is embedded here. What cannot be had back without the originals is named, and the next `mmsearch index` of their
-folders brings it in.
+What is damaged goes aside. Rows of the tables come back from older versions of them and from the live snapshot, a
+snapshot from the tables; what neither has is embedded again from the originals, if they and the model are at hand.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from mmsearch import manifest as manifests
-from mmsearch.durable import WriterLock, fsync_dir, make_directory
-from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound
+from mmsearch.durable import LOCK_NAME, WriterLock, fsync_dir, lock_is_sound, make_directory
+from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound, ModelError
+from mmsearch.indexer.mend_snapshots import drop_damaged_snapshots
+from mmsearch.indexer.mend_tables import mend_tables
+from mmsearch.indexer.pipeline import IndexOptions
 from mmsearch.indexer.publish import Publisher
+from mmsearch.indexer.reembed import lacking, reembed
+from mmsearch.indexer.restore import restore
 from mmsearch.indexer.switch import settled
 from mmsearch.indexer.workplace import DIRECTORIES
-from mmsearch.manifest import SNAPSHOTS_DIRECTORY, CollectionManifest
+from mmsearch.manifest import SNAPSHOTS_DIRECTORY, CollectionManifest, ModelRef
+from mmsearch.model import Model
 from mmsearch.snapshot import Snapshot
+from mmsearch.snapshot_check import snapshot_numbers
 from mmsearch.snapshot_manifest import CURRENT_FILE, SnapshotHead, read_manifest
 from mmsearch.store import ITEMS_TABLE, VECTORS_DIRECTORY, Store
 from mmsearch.store_prune import manifests as table_manifests
@@ -33,9 +40,20 @@ from mmsearch.types import RepairReport
 # and to items that were removed since. Ids are 64 bits wide, so a generous gap costs nothing.
 _ID_GAP = 1_000_000
 
+_log = logging.getLogger(__name__)
 
-def repair(directory: Path) -> RepairReport:
-    """What was found damaged in the collection at `directory`, and mended: its marker, its tables, its snapshot.
+
+@dataclass(frozen=True, slots=True)
+class Remake:
+    """How lost embeddings are made again: `load` gives the model, or raises ModelError."""
+
+    load: Callable[[ModelRef], Model]
+    options: IndexOptions = field(default_factory=IndexOptions)
+
+
+def repair(directory: Path, *, remake: Remake | None = None) -> RepairReport:
+    """What was found damaged in the collection at `directory`, and mended: its marker, its tables, its snapshots.
+    Without `remake` nothing is embedded and no original is read.
 
     Raises:
         CollectionNotFound: there is no collection.
@@ -47,8 +65,10 @@ def repair(directory: Path) -> RepairReport:
     with contextlib.suppress(CollectionDamaged):
         manifests.read(directory)
     try:
+        found = _without_garbled_lock(directory)
         with WriterLock(directory):
-            return _repaired(directory)
+            report = _repaired(directory, remake)
+            return replace(report, mended=(*found, *report.mended))
     except OSError as error:
         raise CollectionError(
             f"{directory}: cannot be written ({error.strerror or error}); see that its disk has room and is not"
@@ -56,25 +76,61 @@ def repair(directory: Path) -> RepairReport:
         ) from error
 
 
-def _repaired(directory: Path) -> RepairReport:
+def _repaired(directory: Path, remake: Remake | None) -> RepairReport:
     found = _put_aside(directory)
+    tables = mend_tables(directory)
+    gone = _items_are_gone(directory)
     manifest, sentences = _manifest(directory)
-    found += sentences
-    manifest = settled(directory, manifest)
+    found += [*tables, *sentences]
+    stands, manifest = manifest, settled(directory, manifest)
     if manifest.model is None:
         return RepairReport(tuple(found), items=0, without_embedding=0)
-    _require_items(directory)
-    with Store.open(directory, manifest.model) as store:
+    model = manifest.model
+    with Store.open(directory, model) as store:
         found += store.warnings
-        found += _swept(store.sweep())
         # The marker may have come back from a snapshot: ids it does not know of are in the tables.
         newest = int(store.known_files().ids.max(initial=0))
-        manifests.write(directory, replace(manifest, next_id=max(manifest.next_id, newest + 1)))
-        damage = _snapshot_damage(directory)
-        publisher = Publisher(directory, store, manifest.model, every_s=math.inf)
-        items = publisher.publish(manifest.roots, anew=bool(damage))
-        found += [f"{sentence}: published anew" for sentence in damage]
-        return RepairReport(tuple(found), items=items, without_embedding=_without_embedding(store))
+        manifest = replace(manifest, next_id=max(manifest.next_id, newest + 1))
+        if manifest != stands:
+            manifests.write(directory, manifest)
+        if tables or gone or store.went_back:
+            found += restore(directory, store, model)
+        found += _swept(store.sweep())
+        embedded = 0 if remake is None else _reembedded(directory, store, manifest, remake)
+        found += _published(directory, store, manifest)
+        items = len(store.revisions()[0])
+        return RepairReport(tuple(found), items=items, without_embedding=lacking(store), embedded=embedded)
+
+
+def _reembedded(directory: Path, store: Store, manifest: CollectionManifest, remake: Remake) -> int:
+    """How many lost embeddings were made again."""
+    before = lacking(store)
+    if not before or manifest.model is None:
+        return 0
+    try:
+        model = remake.load(manifest.model)
+        reembed(directory, store, manifest.roots, model, remake.options)
+    except ModelError as error:
+        _log.warning("nothing is embedded: %s", error)
+    return before - lacking(store)
+
+
+def _published(directory: Path, store: Store, manifest: CollectionManifest) -> list[str]:
+    """Sentences on what was wrong with the snapshots, which hold what the tables hold now."""
+    assert manifest.model is not None
+    damage = _snapshot_damage(directory)
+    Publisher(directory, store, manifest.model, every_s=math.inf).publish(manifest.roots, anew=bool(damage))
+    store.sync()
+    return [*(f"{sentence}: published anew" for sentence in damage), *drop_damaged_snapshots(directory)]
+
+
+def _without_garbled_lock(directory: Path) -> list[str]:
+    """A sentence when the lock file holds anything but what a lock file may hold: taking the lock writes it anew."""
+    path = directory / LOCK_NAME
+    try:
+        return [] if lock_is_sound(path.read_bytes()) else [f"{path}: was garbled; written anew"]
+    except OSError:
+        return []
 
 
 def _put_aside(directory: Path) -> list[str]:
@@ -113,7 +169,6 @@ def _manifest(directory: Path) -> tuple[CollectionManifest, list[str]]:
     except CollectionDamaged as error:
         damaged = error
     head = _newest_head(directory, damaged)
-    _require_items(directory)
     with Store.open(directory, head.model) as store:
         healed = list(store.warnings)
         newest = int(store.known_files().ids.max(initial=0))
@@ -125,24 +180,26 @@ def _manifest(directory: Path) -> tuple[CollectionManifest, list[str]]:
     return manifest, [*healed, f"{path}: was damaged or gone; written again from a snapshot"]
 
 
-def _require_items(directory: Path) -> None:
-    """Return unless the items are gone while snapshots are there: publishing would empty what may still answer."""
+def _items_are_gone(directory: Path) -> bool:
+    """Whether the table of items is gone while there are snapshots; a live one that is whole brings the items back.
+
+    Raises:
+        CollectionDamaged: it is, and there is none: publishing would empty what may still answer.
+    """
     items = directory / f"{ITEMS_TABLE}.lance"
-    if not table_manifests(items) and _snapshot_numbers(directory):
+    if table_manifests(items) or not snapshot_numbers(directory):
+        return False
+    damage = _snapshot_damage(directory)
+    if damage:
         raise CollectionDamaged(
-            f"{items}: is gone, and nothing else says what all the items were: index the folders again, into this"
-            " collection or a new one"
+            f"{items}: is gone, and the snapshot that could say what the items were is damaged ({damage[0]}): index the"
+            " folders again, into this collection or a new one"
         )
-
-
-def _snapshot_numbers(directory: Path) -> list[int]:
-    """The numbers of the snapshots whose manifests stand there, newest first."""
-    names = [path.stem for path in (directory / SNAPSHOTS_DIRECTORY).glob("*.json")]
-    return sorted((int(name) for name in names if name.isascii() and name.isdigit()), reverse=True)
+    return True
 
 
 def _newest_head(directory: Path, damaged: CollectionDamaged) -> SnapshotHead:
-    for number in _snapshot_numbers(directory):
+    for number in snapshot_numbers(directory):
         try:
             return read_manifest(directory, number).head
         except (OSError, CollectionDamaged):
@@ -158,7 +215,7 @@ def _snapshot_damage(directory: Path) -> list[str]:
         with Snapshot.open(directory) as snapshot:
             return snapshot.verify()
     except CollectionNotFound:
-        return [f"{directory / CURRENT_FILE}: is gone"] if _snapshot_numbers(directory) else []
+        return [f"{directory / CURRENT_FILE}: is gone"] if snapshot_numbers(directory) else []
     except CollectionDamaged as error:
         return [_bare(error)]
 
@@ -166,12 +223,6 @@ def _snapshot_damage(directory: Path) -> list[str]:
 def _bare(error: CollectionDamaged) -> str:
     """The message without the advice to run what is running."""
     return str(error).removesuffix("; run `mmsearch repair`")
-
-
-def _without_embedding(store: Store) -> int:
-    known = store.known_files()
-    failed = np.array([item.id for item in store.errors()], np.int64)
-    return int((~known.has_vector & ~np.isin(known.ids, failed)).sum())
 
 
 def _swept(count: int) -> list[str]:

@@ -265,18 +265,22 @@ class Collection:
         self.close()
         return optimize(self._directory)
 
-    def repair(self) -> RepairReport:
-        """What was found damaged, and mended from what can still be read. Nothing is embedded, no original is read.
+    def repair(self, *, embed: bool = True, progress: ProgressCallback | None = None) -> RepairReport:
+        """What was found damaged, and mended from what can still be read. With `embed`, embeddings that are lost are
+        made again from the originals, those alone, where originals and model are at hand; else no original is read.
 
         Raises:
             CollectionNotFound: there is no collection.
             CollectionBusy: another process is writing to it.
             CollectionDamaged: too little of it is left; says what.
         """
-        from mmsearch.indexer.repair import repair
+        from mmsearch.indexer.pipeline import IndexOptions
+        from mmsearch.indexer.repair import Remake, repair
 
         self.close()
-        return repair(self._directory)
+        settings = self._settings
+        options = IndexOptions(workers=settings.worker_count, deadline_s=settings.decode_timeout, progress=progress)
+        return repair(self._directory, remake=Remake(self._models.found, options) if embed else None)
 
     @property
     def model(self) -> Model:

@@ -37,7 +37,7 @@ class ModelChoice:
         """
         own = active_model(self._directory, manifest) if self._name is None else None
         if own is not None:
-            return self._found(own)
+            return self.found(own)
         if self._model is None:
             self._model = self.load(self._name or self._settings.model)
         return self._model
@@ -49,7 +49,7 @@ class ModelChoice:
             ModelError: it is missing, or not what its manifest says.
         """
         if self._name is None:
-            return self._found(snapshot.head.model)
+            return self.found(snapshot.head.model)
         return self.current(CollectionManifest())
 
     def load(self, name: str | os.PathLike[str]) -> Model:
@@ -71,7 +71,7 @@ class ModelChoice:
         """Lets go of the model."""
         self._model = None
 
-    def _found(self, wanted: ModelRef) -> Model:
+    def found(self, wanted: ModelRef) -> Model:
         if self._model is None or self._model.fingerprint != wanted.fingerprint:
             from mmsearch.model_lookup import find_model
 

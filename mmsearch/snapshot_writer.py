@@ -139,6 +139,10 @@ class SnapshotWriter:
         self._remove_all_but({number, live_number})
         return number
 
+    def tidy(self) -> None:
+        """Remove what no snapshot needs, and what is newer than the live one, which has to be there."""
+        self._remove_leftovers()
+
     def _live_number(self) -> int:
         try:
             return read_current(self._directory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from mmsearch.errors import CollectionError
 from mmsearch.examination import INDEX, REPAIR, Examination, Expected
 from mmsearch.manifest import ModelRef
 from mmsearch.store import ITEMS_TABLE, VECTORS_DIRECTORY
-from mmsearch.store_checksums import HINT, VERSIONS, Record, TableRecord, newest_version, table_files
+from mmsearch.store_checksums import HINT, VERSIONS, Record, TableRecord, hint_of, newest_version, table_files
 from mmsearch.store_manifest import TableVersion, read_version
 from mmsearch.store_prune import manifest_name, manifests
 from mmsearch.store_reader import StoreReader
@@ -156,15 +155,11 @@ def _examine_hint(table: Path, record: TableRecord, newest: int, found: Examinat
     if newest == record.version:
         sound = FileInfo(hashlib.sha256(content).hexdigest(), len(content)) == record.files[HINT]
     else:
-        sound = any(content == _hint(number) for number in range(max(record.version - 1, 1), newest + 1))
+        sound = any(content == hint_of(number) for number in range(max(record.version - 1, 1), newest + 1))
     if sound:
         found.saw(len(content))
     else:
         found.blame(path, "does not name the newest version", _NO_HINT)
-
-
-def _hint(number: int) -> bytes:
-    return json.dumps({"version": number}, separators=(",", ":")).encode("ascii")
 
 
 def _is_missed(table: Path, name: str) -> bool:

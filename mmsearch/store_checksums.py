@@ -6,6 +6,7 @@ it is still in memory. One that is not in the record was never acknowledged: the
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -150,6 +151,11 @@ def table_files(table: Path) -> Iterator[str]:
         # A '#' is in the names of files that the object store under LanceDB has not finished.
         names = [each.name for each in entries]
         yield from (f"{folder}/{name}" for name in names if not name.startswith(".") and "#" not in name)
+
+
+def hint_of(number: int) -> bytes:
+    """What LanceDB writes to `HINT` when `number` is the newest version."""
+    return json.dumps({"version": number}, separators=(",", ":")).encode("ascii")
 
 
 def newest_version(table: Path) -> int:

@@ -8,7 +8,7 @@ versions that need it, are moved aside, never removed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from mmsearch.durable import fsync_dir, fsync_tree_new, make_directory
 from mmsearch.errors import CollectionDamaged
-from mmsearch.store_checksums import HINT, VERSIONS, TableRecord, table_files
+from mmsearch.store_checksums import HINT, VERSIONS, TableRecord, hint_of, newest_version, table_files
 from mmsearch.store_manifest import Fragment, TableVersion, read_version
 from mmsearch.store_prune import manifests
 from mmsearch.store_rows import numbers
@@ -107,9 +107,7 @@ def drop_damaged(sound: Sound, quarantine: Path, *, rescued: Choice | None = Non
     ]
     sentences += _put_aside(table, incomplete, quarantine)
     sentences += _put_aside(table, [name for name in sound.bad if not name.startswith(VERSIONS)], quarantine)
-    if sentences:
-        (table / HINT).unlink(missing_ok=True)
-    return sentences
+    return sentences + _without_wrong_hint(table)
 
 
 def _rewrite(sound: Sound, head: TableVersion, rescued: Choice | None) -> tuple[int, int]:
@@ -126,7 +124,9 @@ def _rewrite(sound: Sound, head: TableVersion, rescued: Choice | None) -> tuple[
             seen.append(numbers(rows, "id"))
             counts[0] += len(rows)
             yield from rows.to_batches()
-        for rows in _older_rows(sound, head, database) if rescued is not None else ():
+        if rescued is None:
+            return
+        for rows in _older_rows(sound, head, database):
             wanted = rescued(rows) & ~np.isin(numbers(rows, "id"), np.concatenate([*seen, np.empty(0, np.int64)]))
             rows = rows.filter(pa.array(wanted)).select(table.schema.names)
             seen.append(numbers(rows, "id"))
@@ -192,11 +192,16 @@ def _has_size(path: Path, size: int) -> bool:
         return False
 
 
-def hint_is_sound(table: Path, allowed: Container[bytes]) -> bool:
-    """Whether LanceDB's note of the newest version is one of `allowed`, or not there."""
+def _without_wrong_hint(table: Path) -> list[str]:
+    """A sentence when LanceDB's note of the newest version named another one, and was removed: it can do without."""
+    path = table / HINT
     try:
-        return (table / HINT).read_bytes() in allowed
+        if path.read_bytes() == hint_of(newest_version(table)):
+            return []
     except FileNotFoundError:
-        return True
+        return []
     except OSError:
-        return False
+        pass  # whatever stands there is no note
+    path.unlink()
+    fsync_dir(path.parent)
+    return [f"{path}: did not name the newest version; removed"]

@@ -17,8 +17,7 @@ import pyarrow as pa
 
 from mmsearch.durable import fsync_dir, make_directory
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound
-from mmsearch.store_errors import refusal
-from mmsearch.store_errors import require_directories
+from mmsearch.store_errors import refusal, require_directories
 from mmsearch.store_prune import manifests
 from mmsearch.store_rows import numbers
 

@@ -199,12 +199,14 @@ class CollectionInfo:
 class RepairReport:
     """What a repair found: a sentence for each thing that was mended, none when everything was in order.
 
-    `items` can be found now; `without_embedding` have lost theirs and come back with the next `index` of their folders.
+    `items` can be found now; of those that had lost their embedding `embedded` got a new one, and `without_embedding`
+    come back with the next `index` of their folders.
     """
 
     mended: tuple[str, ...]
     items: int
     without_embedding: int
+    embedded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

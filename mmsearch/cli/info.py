@@ -90,7 +90,8 @@ def _page(about: CollectionInfo, device: str) -> Iterator[str]:
 
     versions = installed_versions()
     snapshot = f"snapshot {about.snapshot}" if about.snapshot else "nothing indexed yet"
-    yield _row("Collection", f"{safe_path(about.path)} (format {about.format}, {snapshot}, {size_words(about.disk_bytes)})")
+    facts = f"format {about.format}, {snapshot}, {size_words(about.disk_bytes)}"
+    yield _row("Collection", f"{safe_path(about.path)} ({facts})")
     if about.model is not None:
         yield _row("Model", f"{safe_text(about.model)} ({about.dim} dimensions, fingerprint {about.fingerprint})")
     if about.switch is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption
 from mmsearch.cli.output import print_json, print_lines
@@ -14,10 +16,18 @@ if TYPE_CHECKING:
     from mmsearch.types import RepairReport
 
 
-def repair(as_json: JsonOption = False, collection: CollectionOption = None, debug: DebugOption = False) -> None:
+def repair(
+    embed: Annotated[
+        bool, typer.Option("--embed/--no-embed", help="Whether to embed the photos and texts again that lost theirs.")
+    ] = True,
+    as_json: JsonOption = False,
+    collection: CollectionOption = None,
+    debug: DebugOption = False,
+) -> None:
     """Mend a damaged collection from what can still be read.
 
-    Nothing is embedded and no original is read: what cannot be had back without them comes in with the next index.
+    Damaged files are moved aside, never deleted. Embeddings that are lost for good are made again from the originals,
+    and only those; what cannot be had back comes in with the next index.
     """
     from mmsearch.collection import Collection
     from mmsearch.settings import load_settings, resolve_collection
@@ -25,7 +35,7 @@ def repair(as_json: JsonOption = False, collection: CollectionOption = None, deb
     settings = load_settings()
     # Not opened first: what is to be mended may be what opening would refuse.
     mending = Collection(resolve_collection(collection or settings.collection), model=None, settings=settings)
-    report = mending.repair()
+    report = mending.repair(embed=embed)
     if as_json:
         print_json(asdict(report))
     else:
@@ -37,5 +47,7 @@ def _lines(report: RepairReport) -> Iterator[str]:
     if not report.mended:
         yield "nothing was damaged"
     yield f"{report.items} items can be found"
+    if report.embedded:
+        yield f"{report.embedded} items had lost their embedding, and have a new one"
     if report.without_embedding:
         yield f"{report.without_embedding} items have lost their embedding: run mmsearch index on their folders"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmsearch.errors import UsageError
@@ -163,7 +163,6 @@ def check_early(options: TrainOptions, earlier: Plan | None, *, start: str, obje
         UsageError: as `planned`.
     """
     any_number = earlier.batch if earlier is not None else BatchConfig.images
-    asked = options if options.batch is None else replace(options, batch=min(options.batch, any_number))
     found = Found(
         origin="",
         data="" if earlier is None else earlier.data,
@@ -173,7 +172,7 @@ def check_early(options: TrainOptions, earlier: Plan | None, *, start: str, obje
         unlock=unlock,
         views=1 if earlier is None else earlier.views,
     )
-    planned(asked, earlier, found=found, say=lambda line: None)
+    planned(options, earlier, found=found, say=lambda line: None)
 
 
 _WORDS = {

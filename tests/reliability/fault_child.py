@@ -8,6 +8,7 @@ command is in its specification, a line of JSON on stdin:
     kill_at       the event at which it kills itself, from 1
     refuse        {"calls": [...], "errno": n, "from": n, "often": n}: these calls into `os` fail
     limits        {"RLIMIT_NOFILE": 32, ...}
+    spare_memory  bytes of address space that it may take beyond what it has
     user          the uid to become
     environment   variables, for settings
     gate          a file to wait for before it begins
@@ -18,6 +19,7 @@ Answers are lines of JSON: the pid at the beginning, the exit status at the end 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -37,7 +39,7 @@ import PIL.Image  # noqa: E402, F401
 
 from mmsearch import snapshot, store_compaction, vector_index  # noqa: E402
 from mmsearch.cli.main import run  # noqa: E402
-from mmsearch.indexer import pipeline, repair  # noqa: E402
+from mmsearch.indexer import pipeline, repair, space  # noqa: E402
 from mmsearch.indexer.publish import Publisher  # noqa: E402
 from mmsearch.indexer.write import BatchLimits, Writer  # noqa: E402
 from mmsearch.snapshot_writer import SnapshotWriter  # noqa: E402
@@ -66,7 +68,8 @@ class Events:
     def note(self, name: str) -> None:
         """One event more."""
         self._count += 1
-        os.write(self._log, f"{name}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk is what some tests are about
+            os.write(self._log, f"{name}\n".encode())
         if self._count == self._kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -112,6 +115,7 @@ def take_small_steps() -> None:
     for name, value in (("Writer", writer), ("Publisher", publisher), ("_GROUP_FILES", FILES_A_BATCH)):
         setattr(pipeline, name, value)
     setattr(repair, "Publisher", publisher)  # noqa: B010
+    setattr(space, "SMALLEST_FREE", 0)  # noqa: B010
     setattr(vector_index, "EXACT_MAX_ROWS", ROWS_WITHOUT_INDEX)  # noqa: B010
     setattr(store_compaction, "_SMALL_FRAGMENTS", SMALL_FRAGMENTS)  # noqa: B010
 
@@ -124,7 +128,8 @@ def tell_what_is_published(path: str) -> None:
     def publish(self: SnapshotWriter, *arguments: Any, **options: Any) -> int:
         number = real(self, *arguments, **options)
         live = [[path.hex(), part] for path, part in _published(self)]
-        os.write(log, (json.dumps({"snapshot": number, "rows": live}) + "\n").encode())
+        with contextlib.suppress(OSError):
+            os.write(log, (json.dumps({"snapshot": number, "rows": live}) + "\n").encode())
         return number
 
     setattr(SnapshotWriter, "publish", publish)  # noqa: B010
@@ -151,8 +156,13 @@ def command(spec: Spec) -> int:
         resource.setrlimit(getattr(resource, name), (value, value))
     if "RLIMIT_FSIZE" in spec.get("limits", {}):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    if spare := spec.get("spare_memory"):
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + spare
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     if user := spec.get("user"):
         os.setuid(user)
+    os.fork = os.forkpty = _refuse_to_fork  # type: ignore[assignment]
     take_small_steps()
     tell_what_is_published(spec["published"])
     events = Events(spec)
@@ -161,6 +171,10 @@ def command(spec: Spec) -> int:
     for name in COMMITS:
         events.watch_commit(name)
     return run(spec["arguments"])
+
+
+def _refuse_to_fork() -> int:
+    raise AssertionError("a command forked: LanceDB, FAISS and ONNX Runtime do not survive that")
 
 
 def _redirect(path: str, descriptor: int) -> None:

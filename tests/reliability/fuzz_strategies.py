@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 DEPTHS = (500, 990, 100_000)
 _TEXT = st.one_of(
     st.text(st.characters(), max_size=20),
-    st.sampled_from(["", ".", "..", "../x", "/etc/passwd", "\0", "\ud800", "\udcff", "a" * 300, "nan", "-1", "\x1b[2J"]),
+    st.sampled_from(
+        ["", ".", "..", "../x", "/etc/passwd", "\0", "\ud800", "\udcff", "a" * 300, "nan", "-1", "\x1b[2J"]
+    ),
 )
 _NUMBERS = st.one_of(
     st.integers(),
@@ -71,7 +73,9 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
             case "replace":
                 changed_data[at : at + 1] = draw(st.binary(min_size=1, max_size=4))
             case "insert":
-                changed_data[at:at] = draw(st.binary(max_size=8) | st.sampled_from([b"\0", b"\n", b'"', b"\\", b"\xff"]))
+                changed_data[at:at] = draw(
+                    st.binary(max_size=8) | st.sampled_from([b"\0", b"\n", b'"', b"\\", b"\xff"])
+                )
             case _:
                 changed_data[at:at] = changed_data[: draw(st.integers(0, 60))]
     return bytes(changed_data)

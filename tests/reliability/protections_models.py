@@ -1,4 +1,4 @@
-"""What protects the user from a hub, a checkpoint or a disk of models: each taken away, with the test that misses it."""
+"""What protects from a hub, a checkpoint or a disk that is not as it should be: each taken away, and who misses it."""
 
 from __future__ import annotations
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
 
 from mmsearch.errors import UnreadableFile
 from mmsearch.image_limits import DecodeLimits
 from mmsearch.images import decode_image
+from mmsearch.indexer import pipeline
 from mmsearch.indexer.decode import DecodePool
 from mmsearch.indexer.jobs import Decoded, Failed, Job
 from mmsearch.indexer.reading import FileContent, ReadFailureError, read_whole
 from mmsearch.passages import MAX_TEXT_BYTES, read_passages
 from mmsearch.types import Preprocess, Reason
+
+Asked = Callable[[bytes], bool]
 
 _LIMITS = DecodeLimits.for_machine(1)
 
@@ -21,7 +28,7 @@ _LIMITS = DecodeLimits.for_machine(1)
 class SameProcessPool(DecodePool):
     """A decode pool of no processes. Files for which `is_locked` holds are refused as another user's would be."""
 
-    def __init__(self, preprocess: Preprocess, is_locked: Callable[[bytes], bool]) -> None:
+    def __init__(self, preprocess: Preprocess, is_locked: Asked) -> None:
         super().__init__(preprocess, workers=1, deadline_s=20, limits=_LIMITS)
         self._preprocess = preprocess
         self._is_locked = is_locked
@@ -51,3 +58,21 @@ class SameProcessPool(DecodePool):
             return Decoded(*facts, "passages", passages=tuple(read_passages(content.data, job.extension)))
         image = decode_image(content.data, self._preprocess, limits=_LIMITS, extension=job.extension)
         return Decoded(*facts, "image", image=image)
+
+
+def patch_the_world(patched: pytest.MonkeyPatch, is_locked: Asked, is_closed: Asked) -> None:
+    """Permissions that hold for root too, for files and for directories; files are read in this process; no fsync."""
+    scandir, access = os.scandir, os.access
+
+    def limited_scandir(path: Any = ".") -> Any:
+        if isinstance(path, bytes) and is_closed(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    def limited_access(path: Any, mode: int, **options: Any) -> bool:
+        return access(path, mode, **options) and not is_locked(os.fsencode(path))
+
+    patched.setattr(os, "scandir", limited_scandir)
+    patched.setattr(os, "access", limited_access)
+    patched.setattr(os, "fsync", lambda descriptor: None)
+    patched.setattr(pipeline, "DecodePool", lambda preprocess, **_: SameProcessPool(preprocess, is_locked))

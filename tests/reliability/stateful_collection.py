@@ -15,8 +15,9 @@ from stateful_tables import Key, Shown, Tables, place_of, read_tables
 
 from mmsearch import manifest as manifests
 from mmsearch.collection import Collection
-from mmsearch.durable import WriterLock
 from mmsearch.errors import CollectionNotFound, PruneRefused
+from mmsearch.indexer.check import check
+from mmsearch.indexer.optimize import optimize
 from mmsearch.indexer.pipeline import IndexOptions, index
 from mmsearch.indexer.repair import repair
 from mmsearch.indexer.switch import Wish
@@ -25,7 +26,6 @@ from mmsearch.manifest import CollectionManifest
 from mmsearch.model import Model
 from mmsearch.model_lookup import reference
 from mmsearch.search import Target
-from mmsearch.store import Store
 from mmsearch.types import IndexReport
 
 SAME = 0.9999
@@ -194,19 +194,27 @@ class CheckedCollection:
         self.handle.close()
         report = repair(self.directory)
         assert all("embeddings without an item" in sentence for sentence in report.mended)
+        self._take_over()
+
+    def compact(self) -> None:
+        """Compacting changes nothing but the room that things take; it publishes what the tables hold."""
+        self.handle.close()
+        report = optimize(self.directory)
+        assert not report.warnings
+        self._take_over()
+
+    def check(self) -> None:
+        """Nothing has been damaged, whatever has been killed."""
+        report = check(self.directory, read_data=True)
+        assert report.ok, report.damaged
+
+    def _take_over(self) -> None:
+        """After a command that publishes what the tables hold."""
         manifest = self.manifest()
         if manifest.model is not None:
             self.active = manifest.model.fingerprint
             self.compare(dict(self.rows))
             self._publish()
-
-    def compact(self) -> None:
-        """Compacting changes nothing that can be seen."""
-        self.handle.close()
-        with WriterLock(self.directory), Store.open(self.directory, reference(self.models[self.active])) as store:
-            store.sweep()
-            store.optimize(force=True)
-        self.compare(dict(self.rows))
 
     def does_nothing_again(self, run: Run) -> None:
         """The same run once more writes nothing."""

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from same_process import SameProcessPool
+from same_process import patch_the_world
 from stateful_collection import CheckedCollection
 from stateful_crashes import crash
 from stateful_disk import BROKEN, DIRECTORIES, NAMES, ROOTS, WORDS, Content, Disk, Place, captions, picture
 from stateful_oracle import Run
 
-from mmsearch.indexer import pipeline
 from mmsearch.indexer.switch import Wish
 from mmsearch.model import Model
 
@@ -46,29 +45,10 @@ class Life(RuleBasedStateMachine):
         self.disk = Disk(self.base)
         self.collection = CheckedCollection(self.disk, self.models)
         self.patched = pytest.MonkeyPatch()
-        self._patch()
+        patch_the_world(self.patched, self.disk.is_locked, self.disk.is_closed_directory)
         for place, content in contents:
             self._write(place, content)
         self.collection.index(Run(self.collection.active, ROOTS))
-
-    def _patch(self) -> None:
-        """Permissions that hold for root too, no decode processes, no fsync: a kill is no power cut."""
-        disk, scandir, access = self.disk, os.scandir, os.access
-
-        def limited_scandir(path: Any = ".") -> Any:
-            if isinstance(path, bytes) and disk.is_closed_directory(path):
-                raise PermissionError(13, "Permission denied", path)
-            return scandir(path)
-
-        def limited_access(path: Any, mode: int, **options: Any) -> bool:
-            return access(path, mode, **options) and not disk.is_locked(os.fsencode(path))
-
-        self.patched.setattr(os, "scandir", limited_scandir)
-        self.patched.setattr(os, "access", limited_access)
-        self.patched.setattr(os, "fsync", lambda descriptor: None)
-        self.patched.setattr(
-            pipeline, "DecodePool", lambda preprocess, **_: SameProcessPool(preprocess, disk.is_locked)
-        )
 
     def teardown(self) -> None:
         if hasattr(self, "base"):
@@ -279,6 +259,11 @@ class Life(RuleBasedStateMachine):
     @rule()
     def compact(self) -> None:
         self.collection.compact()
+
+    @precondition(lambda self: self.collection.published is not None)
+    @rule()
+    def check(self) -> None:
+        self.collection.check()
 
     @rule()
     def reopen(self) -> None:

@@ -57,7 +57,11 @@ def loads_or_refuses(source: Path) -> None:
 
 
 @FUZZ
-@given(data=st.binary(max_size=120) | damaged(CSV) | st.text(max_size=80).map(lambda text: f"image,caption\n{text}".encode()))
+@given(
+    data=st.binary(max_size=120)
+    | damaged(CSV)
+    | st.text(max_size=80).map(lambda text: f"image,caption\n{text}".encode())
+)
 @example(data=b"image,caption\na.jpg," + b"x" * 200_000)
 @example(data=b"image,caption\n../secret.jpg,x\n")
 @example(data=b"image,caption\n\0.jpg,x\n")

@@ -24,7 +24,9 @@ TOML_VALUES = st.one_of(
     st.integers().map(str),
     st.floats().map(lambda number: repr(number).replace("e", "e")),
     st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20).map(lambda text: f"'{text}'"),
-    st.sampled_from(["true", "[]", "{}", "[[]]", "1979-05-27", "nan", "-inf", "9" * 400, "1" + "0" * 400, "0x" + "f" * 90]),
+    st.sampled_from(
+        ["true", "[]", "{}", "[[]]", "1979-05-27", "nan", "-inf", "9" * 400, "1" + "0" * 400, "0x" + "f" * 90]
+    ),
 )
 
 
