@@ -56,10 +56,13 @@ def restore(directory: Path, store: Store, model: ModelRef) -> list[str]:
         CollectionDamaged: as `restored`.
     """
     try:
-        with Snapshot.open(directory) as snapshot:
-            return list(_restored(directory, store, model, snapshot))
-    except CollectionNotFound:
+        snapshot = Snapshot.open(directory)
+    except (CollectionNotFound, CollectionDamaged):
+        if "vectors" in store.went_back:
+            store.forget(store.known_files().ids)
         return []
+    with snapshot:
+        return list(_restored(directory, store, model, snapshot))
 
 
 def _restored(directory: Path, store: Store, model: ModelRef, snapshot: Snapshot) -> Iterator[str]:

@@ -98,6 +98,10 @@ class Settler:
     def _unproven(self, planned: Planned, failed: Failed) -> Change:
         if failed.errno in _VANISHED:
             return Change(planned.found, "vanished")
+        rows = planned.rows
+        if self._known.looks_stored(rows, planned.found.size, planned.found.mtime_ns):
+            # It is there again, whether or not it can be read.
+            self._known.returned[rows] = self._known.missing[rows]
         return Change(planned.found, "failed", skipped=skipped(planned.found, failed.reason, failed.detail))
 
     def _stored_items(self, drafts: Sequence[Draft]) -> dict[int, Item]:

@@ -72,6 +72,11 @@ class ModelChoice:
         self._model = None
 
     def found(self, wanted: ModelRef) -> Model:
+        """The model `wanted`, wherever it is now.
+
+        Raises:
+            ModelError: it is missing, or not what its manifest says.
+        """
         if self._model is None or self._model.fingerprint != wanted.fingerprint:
             from mmsearch.model_lookup import find_model
 

@@ -17,7 +17,7 @@ from mmsearch.checked_json import dump_checked, load_checked
 from mmsearch.durable import write_atomic
 from mmsearch.errors import CollectionDamaged, CollectionMismatch
 from mmsearch.manifest import unreadable
-from mmsearch.store_prune import manifest_number, manifests
+from mmsearch.store_prune import manifest_name, manifest_number, manifests
 from mmsearch.stored_file import FileInfo, file_info
 
 FILE_NAME = "checksums.json"
@@ -99,8 +99,12 @@ class Checksums:
         known = self._record.get(self._name(table))
         if known is None or known.version <= version:
             return False
-        for name in [name for name in known.files if (number := _version_of(name)) is not None and number > version]:
-            del known.files[name]
+        # A table that had to be made anew counts from 1 again.
+        same = self.acknowledged(table / VERSIONS / manifest_name(version), table)
+        numbers = {name: _version_of(name) for name in known.files}
+        for name, number in numbers.items():
+            if number is not None and (number > version or not same):
+                del known.files[name]
         return True
 
     def covers(self, tables: Mapping[Path, int]) -> bool:

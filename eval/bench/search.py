@@ -1,7 +1,8 @@
 """Search: recall, latency, memory and time to build of index types over one grown gallery, asked with real sentences.
 
 Recall is `ann_recall_at_10` against exact search over the same vectors. Latency is of one query at a time on one
-thread, the way ann-benchmarks does it, and each index is timed in turns with exact search. A row marked `*` is on the
+thread, the way ann-benchmarks does it, and each index is timed in turns with exact search, both on the same query in
+each round. A row marked `*` is on the
 Pareto front of recall and latency: no other is better in both.
 """
 
@@ -66,8 +67,8 @@ def run(request: BenchRequest) -> BenchResult:
         notes=(
             f"{size} vectors of {vectors.shape[1]} {vectors.dtype} grown from {real.source}: for latency and recall of"
             " the index, not for quality",
-            f"{len(queries)} sentences, one at a time, {request.threads or 1} thread; the first {rounds} timed"
-            " in turns with numpy give the ratio",
+            f"{len(queries)} sentences, one at a time, {request.threads or 1} thread; the first {rounds + 1},"
+            " asked of numpy in turns, give the ratio: one to warm up",
         ),
     )
 
@@ -127,11 +128,12 @@ def _measured(built: Built, asked: Asked, rounds: int) -> tuple[tuple[Cell, ...]
     found = np.concatenate([built.search(query[np.newaxis], K) for query in queries])
     each = iter(queries)
     timed = [in_process(lambda: built.search(next(each)[np.newaxis], K))() for _ in queries]
-    pairs = iter(np.resize(queries, (2 * (rounds + 1), queries.shape[1])))
+    in_turns = np.resize(queries, (rounds + 1, queries.shape[1]))
+    for_index, for_plain = iter(in_turns), iter(in_turns)
     turns = alternate(
         {
-            "index": in_process(lambda: built.search(next(pairs)[np.newaxis], K)),
-            "plain": in_process(lambda: search_exact(vectors, next(pairs)[np.newaxis], K)),
+            "index": in_process(lambda: built.search(next(for_index)[np.newaxis], K)),
+            "plain": in_process(lambda: search_exact(vectors, next(for_plain)[np.newaxis], K)),
         },
         rounds,
     )

@@ -49,7 +49,8 @@ def test_where_nothing_is_damaged_it_says_so(collection: Path, cli: Cli) -> None
 
 
 def test_json_has_exactly_these_keys(collection: Path, cli: Cli) -> None:
-    assert cli("repair", "--json").json == {"schema_version": 1, "mended": [], "items": 2, "without_embedding": 0}
+    nothing = {"schema_version": 1, "mended": [], "items": 2, "without_embedding": 0, "embedded": 0}
+    assert cli("repair", "--json").json == nothing
     (collection / "CURRENT").unlink()
     (sentence,) = cli("repair", "--json").json["mended"]
     assert str(collection / "CURRENT") in sentence
@@ -57,7 +58,11 @@ def test_json_has_exactly_these_keys(collection: Path, cli: Cli) -> None:
 
 def test_lost_embeddings_are_counted_with_what_to_do(collection: Path, cli: Cli) -> None:
     shutil.rmtree(collection / "vectors")
-    assert cli("repair").lines[-1] == "2 items have lost their embedding: run mmsearch index on their folders"
+    shutil.rmtree(collection / "segments")
+    told = "2 items have lost their embedding: run mmsearch index on their folders"
+    assert cli("repair", "--no-embed").lines[-1] == told
+    assert cli("repair").lines[-1] == "2 items had lost their embedding, and have a new one"
+    assert answers(cli)
 
 
 def test_a_busy_collection_exits_with_4_naming_the_holder(collection: Path, cli: Cli) -> None:
@@ -100,12 +105,29 @@ def test_a_newer_collection_is_refused_and_left_as_it_is(collection: Path, cli: 
 
 
 @pytest.mark.parametrize("lost", ["items.lance", "items.lance/_versions"])
-def test_lost_tables_are_no_reason_to_empty_what_still_answers(collection: Path, cli: Cli, lost: str) -> None:
+def test_a_lost_table_of_items_comes_back_from_what_still_answers(collection: Path, cli: Cli, lost: str) -> None:
+    before = cli("query", "red", "--json").json["hits"]
     shutil.rmtree(collection / lost)
     outcome = cli("repair")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert any("2 items were put back from snapshot 1" in line for line in outcome.lines)
+    assert cli("query", "red", "--json").json["hits"] == before
+    assert cli("check", "--read-data").code == 0
+    assert cli("index", "--json").json["items"] == 2
+    assert cli("query", "red", "--json").json["hits"] == before
+
+
+@pytest.mark.parametrize("lost", ["items.lance", "items.lance/_versions"])
+def test_lost_tables_are_no_reason_to_remove_a_snapshot_that_is_damaged_too(
+    collection: Path, cli: Cli, lost: str
+) -> None:
+    shutil.rmtree(collection / lost)
+    (path,) = collection.rglob("strings.bin")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    outcome = cli("repair")
     assert (outcome.code, outcome.out) == (5, b"")
-    assert "items.lance" in outcome.err
-    assert answers(cli)
+    assert "items.lance" in outcome.err and "strings.bin" in outcome.err
+    assert path.exists()
 
 
 def test_tables_are_healed_even_when_the_marker_is_damaged_too(collection: Path, cli: Cli) -> None:

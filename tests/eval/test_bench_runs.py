@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import pytest
 from colour_pictures import write_colour_pairs
@@ -17,7 +18,7 @@ from mmsearch.errors import UsageError
 from mmsearch.eval.bench import ingest as ingest_module
 from mmsearch.eval.bench import rescan as rescan_module
 from mmsearch.eval.bench.__main__ import BENCHES, bench, main
-from mmsearch.eval.bench.filter import search_more
+from mmsearch.eval.bench.filter import cut_rows, masks, search_more
 from mmsearch.eval.bench.peer import Peer
 from mmsearch.eval.bench.peer_model import PeerSize, TowerSize, write_peer_model
 from mmsearch.eval.bench.photo_files import SMALL, write_photos
@@ -71,8 +72,40 @@ def test_search_finds_everything_where_it_reads_everything(request_of: BenchRequ
 
 def test_filtered_search_keeps_its_recall_at_every_share(request_of: BenchRequest) -> None:
     result = bench("filter")(dataclasses.replace(request_of, size=2000))
-    assert {row[0] for row in result.rows} >= {"1 %, picked", "1 %, a folder", "100 %, picked"}
+    names = {"all", "1 %, picked", "1 %, alike", "all but 1 % alike", "all but the 1 % nearest to the query"}
+    assert {row[0] for row in result.rows} >= names
     assert all(float(row[2] or 0) >= 0.99 for row in result.rows)
+
+
+def test_rows_that_are_alike_are_those_nearest_to_one_photo() -> None:
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((2000, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    filters = dict(masks(vectors))
+    similarities = vectors @ vectors[1000]
+    alike = filters["1 %, alike"]
+    assert (alike.sum(), alike[1000]) == (20, True)
+    assert similarities[alike].min() > similarities[~alike].max()
+    assert np.array_equal(filters["all but 1 % alike"], ~alike)
+    assert abs(similarities[filters["10 %, picked"]].mean()) < 0.1
+
+
+def test_a_filter_along_the_similarity_to_the_query_shows_what_an_index_misses() -> None:
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((2000, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = cut_rows(ExactIndex(vectors), vectors, vectors[:3])
+    assert [row[1:3] for row in rows] == [(1000, 1.0), (1800, 1.0), (1980, 1.0), (1998, 1.0)]
+    assert all(row[2] == 0 for row in cut_rows(_Blind(vectors), vectors, vectors[:3]))
+
+
+class _Blind(ExactIndex):
+    """Finds the farthest rows instead of the nearest."""
+
+    def search(
+        self, queries: npt.NDArray[np.float32], k: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        return super().search(-queries, k, allowed)
 
 
 @pytest.mark.slow

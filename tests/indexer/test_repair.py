@@ -108,6 +108,7 @@ def test_indexing_goes_on_after_a_repair(indexed: Library) -> None:
 @pytest.mark.promise("R7")
 def test_items_whose_embeddings_are_lost_come_back_with_the_next_index(indexed: Library) -> None:
     shutil.rmtree(indexed.collection / "vectors")
+    shutil.rmtree(indexed.collection / "segments")
     report = repair(indexed.collection)
     assert (report.items, report.without_embedding) == (0, 4)
     assert indexed.index().items == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(body={**COLLECTION, "kept_models": [[]]})
 def test_a_collection_manifest_with_anything_changed_is_read_or_refused(tmp_path: Path, body: dict[str, Any]) -> None:
     (tmp_path / manifest.FILE_NAME).write_bytes(checked(body))
-    try:
+    with contextlib.suppress(CollectionError):
         assert isinstance(manifest.read(tmp_path), CollectionManifest)
-    except CollectionError:
-        pass
 
 
 @FUZZ
@@ -83,7 +82,7 @@ def test_any_bytes_as_a_collection_manifest_are_refused(tmp_path: Path, data: by
 @pytest.mark.parametrize("depth", range(100, 1_000, 50))
 def test_no_depth_of_a_checked_document_is_more_than_can_be_refused(depth: int) -> None:
     data = b'{"a": ' + nested(depth) + b"}"
-    with pytest.raises(ValueError, match="nested|checksum"):
+    with pytest.raises(ValueError, match=r"nested|checksum"):
         load_checked(data)
 
 
@@ -92,10 +91,8 @@ def test_no_depth_of_a_checked_document_is_more_than_can_be_refused(depth: int) 
 @example(data=b"9" * 5000)
 @example(data=b'{"a": 1e999}')
 def test_any_bytes_are_an_object_or_refused(data: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         assert isinstance(parse_object(data), dict)
-    except ValueError:
-        pass
 
 
 @FUZZ

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from pathlib import Path
@@ -157,10 +158,8 @@ def test_a_graph_with_anything_changed_names_its_files_or_is_refused(
     tiny_itm_model_dir: Path, data: st.DataObject
 ) -> None:
     sound = (tiny_itm_model_dir / data.draw(st.sampled_from(["image.onnx", "itm.onnx"]))).read_bytes()
-    try:
+    with contextlib.suppress(ValueError):
         assert external_files(data.draw(damaged(sound[:2000]) | damaged(sound))) is not None
-    except ValueError:
-        pass
 
 
 def numpy_bytes(array: np.ndarray[Any, Any]) -> bytes:
@@ -175,15 +174,11 @@ def numpy_bytes(array: np.ndarray[Any, Any]) -> bytes:
 @example(data=b"\x93NUMPY\x01\x00\x10\x00{'descr': eval('1')}\n" + bytes(40))
 @example(data=b"")
 def test_any_bytes_are_an_array_or_refused(tmp_path: Path, data: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         assert read_npy_rows(data, np.dtype(np.float16), 4).shape[1] == 4
-    except ValueError:
-        pass
     (tmp_path / "a.npy").write_bytes(data)
-    try:
+    with contextlib.suppress(ValueError):
         assert map_npy(tmp_path / "a.npy", np.dtype(np.float16), (3, 4)).shape == (3, 4)
-    except ValueError:
-        pass
 
 
 @pytest.mark.case("S48")
@@ -195,7 +190,5 @@ def test_any_bytes_are_an_array_or_refused(tmp_path: Path, data: bytes) -> None:
 def test_any_shape_is_an_array_or_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     dtype = np.dtype(np.float32)
     (tmp_path / "a.npy").write_bytes(npy_header(dtype, shape) + bytes(16))
-    try:
+    with contextlib.suppress(ValueError):
         assert map_npy(tmp_path / "a.npy", dtype, shape).shape == shape
-    except ValueError:
-        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -22,7 +23,7 @@ NAMES = ("collection", "model", "threads", "workers", "decode_timeout", "device"
 SOUND = b'collection = "photos"\nthreads = 4\ndecode_timeout = 2.5\ndevice = "cpu"\n'
 TOML_VALUES = st.one_of(
     st.integers().map(str),
-    st.floats().map(lambda number: repr(number).replace("e", "e")),
+    st.floats().map(repr),
     st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20).map(lambda text: f"'{text}'"),
     st.sampled_from(
         ["true", "[]", "{}", "[[]]", "1979-05-27", "nan", "-inf", "9" * 400, "1" + "0" * 400, "0x" + "f" * 90]
@@ -68,20 +69,16 @@ def test_any_value_of_a_known_key_is_taken_or_refused(tmp_path: Path, key: str, 
 @example(name="decode_timeout", text="nan")
 @example(name="threads", text="\u0664\u0662")
 def test_any_variable_is_taken_or_refused(name: str, text: str) -> None:
-    try:
+    with contextlib.suppress(UsageError):
         load_settings({f"MMSEARCH_{name.upper()}": text}, config=Path("/nowhere/config.toml"))
-    except UsageError:
-        pass
 
 
 @pytest.mark.case("S42")
 @FUZZ
 @given(name=st.text(st.characters(), max_size=30) | st.sampled_from(["~", "~root/x", "./\0", "../" * 2000, "a" * 5000]))
 def test_any_name_of_a_collection_is_a_directory_or_refused(name: str) -> None:
-    try:
+    with contextlib.suppress(UsageError):
         assert resolve_collection(name).is_absolute()
-    except UsageError:
-        pass
 
 
 @pytest.mark.case("S46", "F27")

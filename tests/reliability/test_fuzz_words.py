@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,9 @@ ARGUMENTS = st.one_of(
     st.binary(max_size=30).map(lambda data: os.fsdecode(data.replace(b"\0", b""))),
     st.sampled_from(
         ["query", "-", "--", "-k", "-0", "--json", "--text", "--image", "--under", "--min-similarity", "--to"]
-        + ["images", "nan", "1e9", "-1", "0", "9" * 400, "a.jpg", ".", "/", "~", "x" * 5000, "\u0661", "1_0", "+1"]
+    ),
+    st.sampled_from(
+        ["images", "nan", "1e9", "-1", "0", "9" * 400, "a.jpg", ".", "/", "~", "x" * 5000, "\u0661", "1_0", "+1"]
     ),
 )
 
@@ -110,7 +112,5 @@ def test_any_labels_are_taken_or_refused(labels: list[str]) -> None:
 @example(templates=["a {0.__class__} {}"])
 @example(templates=["\ud800 {}"])
 def test_any_templates_are_taken_or_refused(templates: list[str]) -> None:
-    try:
+    with suppress(UsageError):
         assert all("{}" in template for template in checked_templates(templates))
-    except UsageError:
-        pass
