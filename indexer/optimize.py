@@ -15,10 +15,10 @@ from mmsearch.indexer.restore import restored
 from mmsearch.indexer.space import SMALLEST_FREE
 from mmsearch.indexer.switch import settled
 from mmsearch.indexer.workplace import wrapped_errors
-from mmsearch.manifest import ModelRef, Root
 from mmsearch.safe_text import safe_path
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import SEGMENTS_DIRECTORY
+from mmsearch.snapshot_writer import SnapshotWriter
 from mmsearch.store import ITEMS_TABLE, VECTORS_DIRECTORY, Store
 from mmsearch.store_tables import QUARANTINE_DIRECTORY
 from mmsearch.types import OptimizeReport
@@ -27,8 +27,9 @@ from mmsearch.types import OptimizeReport
 _QUARANTINE_SECONDS = 30 * 24 * 3600
 
 
-def optimize(directory: Path) -> OptimizeReport:
-    """What became smaller or fewer in the collection in `directory`. Killed at any point it loses nothing.
+def optimize(directory: Path, *, threads: int | None = None) -> OptimizeReport:
+    """What became smaller or fewer in the collection in `directory`. Killed at any point it loses nothing. `threads`
+    build indexes, None is FAISS's own number.
 
     Raises:
         CollectionNotFound: there is no collection.
@@ -53,7 +54,11 @@ def optimize(directory: Path) -> OptimizeReport:
             store.prune()
             _require_room(directory)
             store.optimize(force=True)
-            items = _publish(directory, store, manifest.model, manifest.roots)
+            writer = SnapshotWriter(directory, threads=threads)
+            publisher = Publisher(directory, store, manifest.model, every_s=math.inf, writer=writer)
+            # A snapshot of another model, as in a change, stays.
+            items = publisher.publish(manifest.roots, merge_all=True)
+            store.sync()
             warnings += _emptied_quarantine(directory)
             return OptimizeReport(
                 bytes_before=before,
@@ -66,14 +71,6 @@ def optimize(directory: Path) -> OptimizeReport:
                 warnings=tuple(warnings),
                 seconds=time.monotonic() - started,
             )
-
-
-def _publish(directory: Path, store: Store, model: ModelRef, roots: tuple[Root, ...]) -> int:
-    """Merges the parts of the snapshot; the number of items in it. One of another model, as in a change, stays."""
-    publisher = Publisher(directory, store, model, every_s=math.inf)
-    items = publisher.publish(roots, merge_all=True)
-    store.sync()
-    return items
 
 
 def _require_room(directory: Path) -> None:

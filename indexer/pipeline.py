@@ -39,6 +39,7 @@ from mmsearch.model import Model
 from mmsearch.progress import ProgressCallback
 from mmsearch.root_health import root_trouble
 from mmsearch.safe_text import safe_path
+from mmsearch.snapshot_writer import SnapshotWriter
 from mmsearch.store import Item
 from mmsearch.types import IndexKind, IndexReport, SwitchInfo
 
@@ -52,7 +53,8 @@ _GROUP_SECONDS = 2.0
 class IndexOptions:
     """What a run may be told. `deadline_s` is for one file; a snapshot is published at most every `publish_every_s`
     seconds while the run goes on; `progress` hears how far it is. `models` is what it may do about the collection's
-    model. `index` is the kind of index that large parts get, None the one for their size.
+    model. `index` is the kind of index that large parts get, None the one for their size; `threads` build it, None is
+    FAISS's own number.
     """
 
     prune: bool = False
@@ -66,6 +68,7 @@ class IndexOptions:
     progress: ProgressCallback | None = None
     models: Wish = field(default_factory=Wish)
     index: IndexKind | None = None
+    threads: int | None = None
 
 
 def index(directory: Path, paths: Iterable[roots.PathInput] | None, model: Model, options: IndexOptions) -> IndexReport:
@@ -133,7 +136,7 @@ class _Run:
             place.model,
             every_s=options.publish_every_s,
             hold=place.switching or self._regain.waits,
-            index=options.index,
+            writer=SnapshotWriter(place.directory, threads=options.threads, index=options.index),
         )
         self._meter = Meter(options.progress, self._done)
 

@@ -19,7 +19,6 @@ from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_manifest import SnapshotHead
 from mmsearch.snapshot_writer import Block, SnapshotWriter
 from mmsearch.store import Item, Store
-from mmsearch.types import IndexKind
 
 _ROWS_AT_ONCE = 4096
 
@@ -31,8 +30,8 @@ _log = logging.getLogger(__name__)
 class Publisher:
     """Publishes the tables of one collection, for the holder of the writer lock.
 
-    With `hold`, what would be due for publication is only made safe from a power cut. `index` is the kind of index that
-    large segments are to have, None the one for their size.
+    With `hold`, what would be due for publication is only made safe from a power cut. `writer` makes the snapshots: it
+    knows which kind of index they get and how many threads build it; None is one that leaves both open.
     """
 
     def __init__(
@@ -43,14 +42,14 @@ class Publisher:
         *,
         every_s: float,
         hold: bool = False,
-        index: IndexKind | None = None,
+        writer: SnapshotWriter | None = None,
     ) -> None:
         self._directory = directory
         self._store = store
         self._model = model
         self._every_s = every_s
         self.hold = hold
-        self._writer = SnapshotWriter(directory, index=index)
+        self._writer = SnapshotWriter(directory) if writer is None else writer
         self._durable = store.versions()
         self._next = time.monotonic() + every_s
 

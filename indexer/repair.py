@@ -26,11 +26,12 @@ from mmsearch.indexer.reembed import lacking, reembed
 from mmsearch.indexer.restore import restore
 from mmsearch.indexer.switch import settled
 from mmsearch.indexer.workplace import DIRECTORIES
-from mmsearch.manifest import SNAPSHOTS_DIRECTORY, CollectionManifest, ModelRef
+from mmsearch.manifest import SNAPSHOTS_DIRECTORY, CollectionManifest, ModelRef, Root
 from mmsearch.model import Model
 from mmsearch.snapshot import Snapshot
 from mmsearch.snapshot_check import snapshot_numbers
 from mmsearch.snapshot_manifest import CURRENT_FILE, SnapshotHead, read_manifest
+from mmsearch.snapshot_writer import SnapshotWriter
 from mmsearch.store import ITEMS_TABLE, VECTORS_DIRECTORY, Store
 from mmsearch.store_prune import manifests as table_manifests
 from mmsearch.store_tables import QUARANTINE_DIRECTORY
@@ -51,9 +52,9 @@ class Remake:
     options: IndexOptions = field(default_factory=IndexOptions)
 
 
-def repair(directory: Path, *, remake: Remake | None = None) -> RepairReport:
+def repair(directory: Path, *, remake: Remake | None = None, threads: int | None = None) -> RepairReport:
     """What was found damaged in the collection at `directory`, and mended: its marker, its tables, its snapshots.
-    Without `remake` nothing is embedded and no original is read.
+    Without `remake` nothing is embedded and no original is read. `threads` build indexes, None is FAISS's own number.
 
     Raises:
         CollectionNotFound: there is no collection.
@@ -67,7 +68,7 @@ def repair(directory: Path, *, remake: Remake | None = None) -> RepairReport:
     try:
         found = _without_garbled_lock(directory)
         with WriterLock(directory):
-            report = _repaired(directory, remake)
+            report = _repaired(directory, remake, SnapshotWriter(directory, threads=threads))
             return replace(report, mended=(*found, *report.mended))
     except OSError as error:
         raise CollectionError(
@@ -76,7 +77,7 @@ def repair(directory: Path, *, remake: Remake | None = None) -> RepairReport:
         ) from error
 
 
-def _repaired(directory: Path, remake: Remake | None) -> RepairReport:
+def _repaired(directory: Path, remake: Remake | None, writer: SnapshotWriter) -> RepairReport:
     found = _put_aside(directory)
     tables = mend_tables(directory)
     gone = _items_are_gone(directory)
@@ -97,7 +98,8 @@ def _repaired(directory: Path, remake: Remake | None) -> RepairReport:
             found += restore(directory, store, model)
         found += _swept(store.sweep())
         embedded = 0 if remake is None else _reembedded(directory, store, manifest, remake)
-        found += _published(directory, store, manifest)
+        publisher = Publisher(directory, store, model, every_s=math.inf, writer=writer)
+        found += _published(directory, store, publisher, manifest.roots)
         items = len(store.revisions()[0])
         return RepairReport(tuple(found), items=items, without_embedding=lacking(store), embedded=embedded)
 
@@ -115,11 +117,10 @@ def _reembedded(directory: Path, store: Store, manifest: CollectionManifest, rem
     return before - lacking(store)
 
 
-def _published(directory: Path, store: Store, manifest: CollectionManifest) -> list[str]:
+def _published(directory: Path, store: Store, publisher: Publisher, roots: tuple[Root, ...]) -> list[str]:
     """Sentences on what was wrong with the snapshots, which hold what the tables hold now."""
-    assert manifest.model is not None
     damage = _snapshot_damage(directory)
-    Publisher(directory, store, manifest.model, every_s=math.inf).publish(manifest.roots, anew=bool(damage))
+    publisher.publish(roots, anew=bool(damage))
     store.sync()
     return [*(f"{sentence}: published anew" for sentence in damage), *drop_damaged_snapshots(directory)]
 

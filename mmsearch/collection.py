@@ -131,6 +131,7 @@ class Collection:
             progress=progress,
             models=Wish(switch=model is not None, keep_old=keep_old),
             index=self._settings.index_kind,
+            threads=self._settings.thread_count,
         )
         using = self.model if model is None else self._models.load(model)
         report = index(self._directory, None if paths is None else _listed(paths), using, options)
@@ -263,7 +264,7 @@ class Collection:
         from mmsearch.indexer.optimize import optimize
 
         self.close()
-        return optimize(self._directory)
+        return optimize(self._directory, threads=self._settings.thread_count)
 
     def repair(self, *, embed: bool = True, progress: ProgressCallback | None = None) -> RepairReport:
         """What was found damaged, and mended from what can still be read. With `embed`, embeddings that are lost are
@@ -280,7 +281,8 @@ class Collection:
         self.close()
         settings = self._settings
         options = IndexOptions(workers=settings.worker_count, deadline_s=settings.decode_timeout, progress=progress)
-        return repair(self._directory, remake=Remake(self._models.found, options) if embed else None)
+        remake = Remake(self._models.found, options) if embed else None
+        return repair(self._directory, remake=remake, threads=settings.thread_count)
 
     @property
     def model(self) -> Model:

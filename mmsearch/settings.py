@@ -38,9 +38,10 @@ def available_cpus() -> int:
 class Settings:
     """Everything that can be set outside a command line. Keys of `config.toml` are the names of these fields.
 
-    `collection` and `model` are names or directories. `threads` is for one encoder, `workers` counts decode
-    processes; 0 means one for each CPU. `decode_timeout` is in seconds, for one file. `device` is where models and
-    large searches run: docs/gpu.md says what "auto" makes of it. `precision` is what open_clip models compute in.
+    `collection` and `model` are names or directories. `threads` is for one encoder and for building an index, `workers`
+    counts decode processes; 0 means one for each CPU. `decode_timeout` is in seconds, for one file. `device` is where
+    models and large searches run: docs/gpu.md says what "auto" makes of it. `precision` is what open_clip models
+    compute in.
     `index` is the kind of index that large parts of a collection get when it is next written to; "auto" goes by size.
     """
 

@@ -2,12 +2,12 @@
 
     cold-query   a command from its start to its end, over a grown collection     --size vectors, default 10,000
     warm-query   a sentence to hits in a library process                          --size vectors, default 10,000
-    ingest       photos to a searchable collection, against one plain loop        --size large photos, default 200
+    ingest       photos to a searchable collection, against one plain loop        --size large photos, default 150
     rescan       `mmsearch index` again where nothing has changed, and with 100 new files   --size files, default 20,000
     load         what bad files and what fsync cost a run of indexing             --size photos, default 1,800
     search       index types: recall, latency, memory, time to build              --size vectors, default 100,000
     gpu          one query and batches on a GPU, against its memory and the CPU     --size vectors, default 1,000,000
-    filter       search among 50, 10, 1 and 0.1 % of the vectors                  --size vectors, default 100,000
+    filter       search among a share of the vectors, picked at random or alike    --size vectors, default 100,000
     encoder      an open_clip model in ONNX, against open_clip in torch            --size items a batch, default 16
     train-step   one step of training, against the same step in plain torch       --size photos a batch, default 64
 

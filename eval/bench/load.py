@@ -22,6 +22,7 @@ from mmsearch.eval.bench.photo_files import SMALL, write_photos
 from mmsearch.eval.bench.request import BenchRequest
 from mmsearch.eval.bench.result import BenchResult, Cell
 from mmsearch.eval.bench.timing import (
+    Ratio,
     Sample,
     Work,
     alternate,
@@ -30,6 +31,7 @@ from mmsearch.eval.bench.timing import (
     median_ms,
     median_peak_mib,
     paired_ratio,
+    ratio_of,
 )
 
 DEFAULT_SIZE, DEFAULT_ROUNDS = 1800, 5
@@ -68,6 +70,8 @@ def run(request: BenchRequest) -> BenchResult:
         ratios={
             f"{MIXED} / {GOOD}": paired_ratio(samples[MIXED], samples[GOOD]),
             f"{GOOD} / {UNSYNCED}": paired_ratio(samples[GOOD], samples[UNSYNCED]),
+            f"CPU: {MIXED} / {GOOD}": _cpu_ratio(samples[MIXED], samples[GOOD]),
+            f"CPU: {GOOD} / {UNSYNCED}": _cpu_ratio(samples[GOOD], samples[UNSYNCED]),
         },
         notes=(f"{size} photos of {SMALL[0]} x {SMALL[1]}, {bad} bad files; every run into a new collection",),
     )
@@ -108,6 +112,11 @@ def _index(start: Sequence[str], folders: Sequence[Path], work: Path, model: str
         return timed()
 
     return anew
+
+
+def _cpu_ratio(samples: Sequence[Sample], baseline: Sequence[Sample]) -> Ratio:
+    """Like the ratio of wall times, and steady while other work goes on, but blind to waiting for the disk."""
+    return ratio_of([one.cpu / other.cpu for one, other in zip(samples, baseline, strict=True)])
 
 
 def _rows(samples: Mapping[str, Sequence[Sample]], files: Mapping[str, int]) -> list[tuple[Cell, ...]]:

@@ -1,9 +1,8 @@
 """Search: recall, latency, memory and time to build of index types over one grown gallery, asked with real sentences.
 
 Recall is `ann_recall_at_10` against exact search over the same vectors. Latency is of one query at a time on one
-thread, the way ann-benchmarks does it, and each index is timed in turns with exact search, both on the same query in
-each round. A row marked `*` is on the
-Pareto front of recall and latency: no other is better in both.
+thread, the way ann-benchmarks does it, and each index is timed in turns with exact search, both asked the same in each
+round. A row marked `*` is on the Pareto front of recall and latency: no other is better in both.
 """
 
 from __future__ import annotations
@@ -67,8 +66,8 @@ def run(request: BenchRequest) -> BenchResult:
         notes=(
             f"{size} vectors of {vectors.shape[1]} {vectors.dtype} grown from {real.source}: for latency and recall of"
             " the index, not for quality",
-            f"{len(queries)} sentences, one at a time, {request.threads or 1} thread; the first {rounds + 1},"
-            " asked of numpy in turns, give the ratio: one to warm up",
+            f"{len(queries)} sentences, one at a time, {request.threads or 1} thread; {rounds} of them, asked of"
+            " numpy in turns, give the ratio",
         ),
     )
 

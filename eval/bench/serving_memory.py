@@ -1,7 +1,7 @@
 """Memory that searching takes, in a process that has never built anything: `python -m` this, with files to search.
 
 Mapped vectors are the system's to keep or to drop, so what counts is the memory that is the process's own, all of it:
-the interpreter and its libraries (some 30 MiB) as well as the codes that FAISS has read.
+the interpreter and its libraries (some 20 MiB) as well as the codes that FAISS has read.
 """
 
 from __future__ import annotations

@@ -43,4 +43,5 @@ def test_load_times_good_photos_alone_with_bad_ones_and_without_fsync(
     asked = BenchRequest(data=data, model=str(tiny_model_dir), size=18, rounds=1, work=tmp_path / "work")
     result = bench("load")(asked)
     assert [row[:2] for row in result.rows] == [(GOOD, 18), (MIXED, 20), (UNSYNCED, 18)]
-    assert list(result.ratios) == [f"{MIXED} / {GOOD}", f"{GOOD} / {UNSYNCED}"]
+    pairs = [f"{MIXED} / {GOOD}", f"{GOOD} / {UNSYNCED}"]
+    assert list(result.ratios) == [*pairs, *(f"CPU: {pair}" for pair in pairs)]

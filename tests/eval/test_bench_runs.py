@@ -18,7 +18,7 @@ from mmsearch.errors import UsageError
 from mmsearch.eval.bench import ingest as ingest_module
 from mmsearch.eval.bench import rescan as rescan_module
 from mmsearch.eval.bench.__main__ import BENCHES, bench, main
-from mmsearch.eval.bench.filter import cut_rows, masks, search_more
+from mmsearch.eval.bench.filter import masks, rows_that_follow, search_more
 from mmsearch.eval.bench.peer import Peer
 from mmsearch.eval.bench.peer_model import PeerSize, TowerSize, write_peer_model
 from mmsearch.eval.bench.photo_files import SMALL, write_photos
@@ -72,7 +72,7 @@ def test_search_finds_everything_where_it_reads_everything(request_of: BenchRequ
 
 def test_filtered_search_keeps_its_recall_at_every_share(request_of: BenchRequest) -> None:
     result = bench("filter")(dataclasses.replace(request_of, size=2000))
-    names = {"all", "1 %, picked", "1 %, alike", "all but 1 % alike", "all but the 1 % nearest to the query"}
+    names = {"all", "1 %, picked", "1 %, alike", "all but 1 % alike", "all but 1 % nearest to the query"}
     assert {row[0] for row in result.rows} >= names
     assert all(float(row[2] or 0) >= 0.99 for row in result.rows)
 
@@ -90,13 +90,13 @@ def test_rows_that_are_alike_are_those_nearest_to_one_photo() -> None:
     assert abs(similarities[filters["10 %, picked"]].mean()) < 0.1
 
 
-def test_a_filter_along_the_similarity_to_the_query_shows_what_an_index_misses() -> None:
+def test_filters_that_follow_the_query_show_what_an_index_misses() -> None:
     random = np.random.default_rng(0)
     vectors = random.standard_normal((2000, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows = cut_rows(ExactIndex(vectors), vectors, vectors[:3])
-    assert [row[1:3] for row in rows] == [(1000, 1.0), (1800, 1.0), (1980, 1.0), (1998, 1.0)]
-    assert all(row[2] == 0 for row in cut_rows(_Blind(vectors), vectors, vectors[:3]))
+    rows = rows_that_follow(ExactIndex(vectors), vectors, vectors[:3])
+    assert [row[1:3] for row in rows] == 2 * [(1000, 1.0), (1800, 1.0), (1980, 1.0), (1998, 1.0)]
+    assert all(row[2] == 0 for row in rows_that_follow(_Blind(vectors), vectors, vectors[:3]))
 
 
 class _Blind(ExactIndex):
@@ -114,6 +114,7 @@ def test_ingest_and_rescan_run_the_real_command(request_of: BenchRequest, monkey
     monkeypatch.setattr(rescan_module, "NEW_PHOTOS", 3)
     ingest = bench("ingest")(dataclasses.replace(request_of, size=2))
     assert [row[:2] for row in ingest.rows] == [("500 px", "mmsearch index"), ("500 px", "one plain loop")]
+    assert ingest.notes[0].startswith("photos: 2 of 500 px;")
     rescan = bench("rescan")(dataclasses.replace(request_of, size=120))
     assert [row[0] for row in rescan.rows] == [
         "nothing new",

@@ -88,6 +88,17 @@ def spread(events: int, count: int) -> list[int]:
     return sorted({int(event) for event in np.linspace(1, events, count)})
 
 
+def events_of(sweeper: Sweeper, name: str) -> list[str]:
+    """The events of the command of a scene that nobody kills."""
+    server, scene = sweeper.servers[0], sweeper.scenes[name]
+    collection = server.scratch / "measured"
+    scene.copy(collection)
+    ended = server.run(*_words(scene, collection), environment=scene.settings)
+    assert ended.code == 0, ended.err
+    shutil.rmtree(collection)
+    return ended.events
+
+
 def calls_to_kill(server: FaultServer, scene: KillScene, count: int) -> list[Call]:
     """About `count` points for `in_call`: of every kind of call that writes, more of those there are more of."""
     collection = server.scratch / "measured"

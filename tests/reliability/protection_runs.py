@@ -18,15 +18,24 @@ ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = ("mmsearch", "indexer", "eval", "tests", "docs", ".ci")
 _FILES = ("pyproject.toml", "README.md", "CHANGELOG.md")
 _TIMEOUT_S = 600
-_PYTEST_FAILED = 1  # tests ran and some failed; other codes tell of a run that did not happen
 
 
 @dataclass(frozen=True)
-class Missed:
-    """What a test said in a copy without the protection: `failed` as it must, and the end of what pytest printed."""
+class Ran:
+    """How tests ended in a copy of the tree: pytest's exit code, None for no end in time, and the end of its output."""
 
-    failed: bool
+    code: int | None
     printed: str
+
+    @property
+    def passed(self) -> bool:
+        """Tests ran, and all passed."""
+        return self.code == 0
+
+    @property
+    def failed(self) -> bool:
+        """Tests ran, and some failed. Other codes tell of a run that did not happen."""
+        return self.code == 1
 
 
 @contextmanager
@@ -59,7 +68,7 @@ def without(protection: Protection, source: str) -> str:
     return source.replace(protection.old, protection.new)
 
 
-def run_without(protection: Protection, tree: Path) -> Missed:
+def run_without(protection: Protection, tree: Path) -> Ran:
     """What the protection's test says in `tree` without it. The file is put back."""
     path = tree / protection.file
     source = path.read_text(encoding="utf-8")
@@ -70,7 +79,7 @@ def run_without(protection: Protection, tree: Path) -> Missed:
         path.write_text(source, encoding="utf-8")
 
 
-def run_tests(tests: Sequence[str], tree: Path) -> Missed:
+def run_tests(tests: Sequence[str], tree: Path) -> Ran:
     """Runs tests of `tree` with its own sources, those of the full tier too, up to the first that fails."""
     # Without byte code: a changed file may have the size and the second of the one before it.
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -80,16 +89,16 @@ def run_tests(tests: Sequence[str], tree: Path) -> Missed:
             command, cwd=tree, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return Missed(False, f"no end within {_TIMEOUT_S} s")
-    return Missed(done.returncode == _PYTEST_FAILED, (done.stdout + done.stderr)[-4000:])
+        return Ran(None, f"no end within {_TIMEOUT_S} s")
+    return Ran(done.returncode, (done.stdout + done.stderr)[-4000:])
 
 
 def run_all(protections: Sequence[Protection]) -> int:
     """Prints a line for each; 1 when a test does not pass with its protection, or does not fail without it."""
     with copied_tree() as tree:
         whole = run_tests(sorted({each.test for each in protections}), tree)
-        if whole.failed:
-            sys.stdout.write(f"with every protection in its place a test fails:\n{whole.printed}\n")
+        if not whole.passed:
+            sys.stdout.write(f"with every protection in its place not all tests pass:\n{whole.printed}\n")
             return 1
         missed = {each.name: run_without(each, tree) for each in protections}
         for each in protections:

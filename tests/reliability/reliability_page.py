@@ -2,7 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from cases import CASES, PROMISES, Case
+from cases_untested import UNTESTED
+from protections import PROTECTIONS
+
+_HEAD = """# Reliability
+
+What you may rely on, what was tried to break it, and the tests that keep it so. This page is written from the tests
+themselves, and one of them fails when it says anything else:
+
+```sh
+python -m pytest tests --collect-only -q --reliability-page=docs/RELIABILITY.md   # writes it anew
+```
+
+## Running it
+
+```sh
+python -m pytest tests/reliability                       # the quick tier: minutes; a part of `python -m pytest`
+python -m pytest tests -m "case or promise" --full       # the full tier: within 90 minutes on two cores
+python tests/reliability/protections.py                  # takes each protection away and shows which test misses it
+```
+
+Each run ends with a table: by category how many cases were tried, passed, failed and were skipped. The full tier needs
+Linux, root, and the programs `strace`, `mount` and `unshare`; there a test that misses its tool is a failure, elsewhere
+a skip with its reason.
+"""
+_NOT_TESTED = """## What is not tested
+
+- Real power cuts. They are simulated: what was not synced is emptied or cut before the collection is opened again.
+- Windows and macOS: this version runs on Linux.
+- Network file systems (NFS, SMB), FAT and exFAT. A collection on a file system without hard links is refused; photos
+  may lie anywhere.
+- Disks that give back other bytes than were written, beyond what checksums find.
+- Decoders: libjpeg-turbo, libtiff, libwebp, libheif and the like are fuzzed by their makers, not here. They run in
+  processes of their own, with limits.
+"""
 
 
 @dataclass(frozen=True)
@@ -14,6 +51,97 @@ class MarkedTest:
     full: bool
 
 
-def render(tests: list[MarkedTest]) -> str:
+def render(tests: Iterable[MarkedTest]) -> str:
     """The page."""
-    return "".join(f"{test.function}: {sorted(test.names)}\n" for test in tests)
+    proofs = proofs_of(tests)
+    waiting = {name: case for name, case in CASES.items() if case.needs_server}
+    parts = [_HEAD, *_promises(proofs), *_table(proofs), *_cases(proofs), *_protections()]
+    parts += ["## What comes with the server\n", *(f"- {name} {case.title}" for name, case in waiting.items()), ""]
+    if missing := _without_tests(proofs):
+        parts += ["## Cases without a test of their own\n", *(f"- {name}: {why}" for name, why in missing.items()), ""]
+    return "\n".join([*parts, _NOT_TESTED])
+
+
+def proofs_of(tests: Iterable[MarkedTest]) -> dict[str, dict[str, bool]]:
+    """By case and promise, each test function that proves it, in order, and whether it is of the full tier alone."""
+    proofs: dict[str, dict[str, bool]] = {}
+    for test in sorted(tests, key=lambda test: test.function):
+        for name in test.names:
+            proofs.setdefault(name, {})[test.function] = proofs.get(name, {}).get(test.function, True) and test.full
+    return proofs
+
+
+def _without_tests(proofs: dict[str, dict[str, bool]]) -> dict[str, str]:
+    names = [name for name, case in CASES.items() if name not in proofs and not case.needs_server]
+    return {name: UNTESTED.get(name, "") for name in names}
+
+
+def _promises(proofs: dict[str, dict[str, bool]]) -> Iterator[str]:
+    yield "## Promises\n"
+    for name, promise in PROMISES.items():
+        yield f"**{name}** {promise.text}"
+        yield from _tests(proofs.get(name, {}))
+        if promise.needs_server:
+            yield "\nComes with the server."
+        yield ""
+
+
+def _tests(functions: dict[str, bool]) -> Iterator[str]:
+    if functions:
+        yield ""
+    for function, full in functions.items():
+        yield f"- `{function.removeprefix('tests/')}`{' (full tier)' if full else ''}"
+
+
+def _table(proofs: dict[str, dict[str, bool]]) -> Iterator[str]:
+    yield "## Cases by category\n"
+    yield "| category | cases | tested in the quick tier | in the full tier alone | with the server |"
+    yield "|---|---:|---:|---:|---:|"
+    categories = dict.fromkeys(case.category for case in CASES.values())
+    for category in categories:
+        cases = {name: case for name, case in CASES.items() if case.category == category}
+        yield f"| {category} | {_counts(cases, proofs)} |"
+    yield f"| all | {_counts(CASES, proofs)} |\n"
+
+
+def _counts(cases: dict[str, Case], proofs: dict[str, dict[str, bool]]) -> str:
+    tested = [proofs[name] for name in cases if name in proofs]
+    quick = sum(not all(functions.values()) for functions in tested)
+    waiting = sum(case.needs_server for case in cases.values())
+    return " | ".join(map(str, (len(cases), quick, len(tested) - quick, waiting)))
+
+
+def _cases(proofs: dict[str, dict[str, bool]]) -> Iterator[str]:
+    yield "## Every case\n"
+    yield "Beside each stands one of its tests; *full* stands for the full tier alone.\n"
+    category = ""
+    for name, case in CASES.items():
+        if case.needs_server:
+            continue
+        if case.category != category:
+            category = case.category
+            yield f"\n### {category[0].upper()}{category[1:]}\n"
+            yield "| | what happens | tests |"
+            yield "|---|---|---|"
+        yield f"| {name} | {case.title.replace('|', chr(92) + '|')} | {_short(proofs.get(name, {}))} |"
+    yield ""
+
+
+def _short(functions: dict[str, bool]) -> str:
+    """The first test, of the quick tier where there is one, and how many more there are."""
+    if not functions:
+        return "see below"
+    function = min(functions, key=lambda name: (functions[name], not name.startswith("tests/reliability"), name))
+    told = f"`{function.rpartition('/')[2]}`{' *full*' if functions[function] else ''}"
+    return told if len(functions) == 1 else f"{told} and {len(functions) - 1} more"
+
+
+def _protections() -> Iterator[str]:
+    yield "## Protections\n"
+    yield "Each was taken away, and the test beside it failed. The full tier does that again.\n"
+    yield "| protection | where | test that misses it |"
+    yield "|---|---|---|"
+    for each in PROTECTIONS:
+        file, _, function = each.test.partition("::")
+        yield f"| {each.name} | `{each.file}` | `{file.rpartition('/')[2]}::{function.split('[')[0]}` |"
+    yield ""

@@ -79,6 +79,15 @@ def write_hostile_library(photos: Path) -> list[bytes]:
     return good
 
 
+def write_hostile_dataset(folder: Path) -> None:
+    """Pictures of hostile names with sidecars of hostile captions, to be measured on."""
+    folder.mkdir()
+    for number, (name, text) in enumerate(zip(HOSTILE_NAMES, HOSTILE_TEXTS, strict=False)):
+        path = os.fsdecode(os.fsencode(folder) + b"/" + name)
+        Image.new("RGB", (20, 16), (number, 200, 20 * number)).save(f"{path}.png")
+        Path(f"{path}.txt").write_text(f"picture {number} {text.splitlines()[0]}", encoding="utf-8")
+
+
 def unsafe(text: str) -> list[str]:
     """The characters of `text` that could do something to a terminal, or that no encoding has."""
     return sorted({c for c in text if c in _FORBIDDEN or 0xD800 <= ord(c) <= 0xDFFF})

@@ -194,21 +194,21 @@ class CheckedCollection:
         self.handle.close()
         report = repair(self.directory)
         assert all("embeddings without an item" in sentence for sentence in report.mended)
-        self._take_over()
+        self.take_over()
 
     def compact(self) -> None:
         """Compacting changes nothing but the room that things take; it publishes what the tables hold."""
         self.handle.close()
         report = optimize(self.directory)
         assert not report.warnings
-        self._take_over()
+        self.take_over()
 
     def check(self) -> None:
         """Nothing has been damaged, whatever has been killed."""
         report = check(self.directory, read_data=True)
         assert report.ok, report.damaged
 
-    def _take_over(self) -> None:
+    def take_over(self) -> None:
         """After a command that publishes what the tables hold."""
         manifest = self.manifest()
         if manifest.model is not None:

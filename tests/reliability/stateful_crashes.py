@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from killed_commits import Killed
@@ -33,6 +33,18 @@ def crash(checked: CheckedCollection, run: Run, steps: int, *, wish: Wish | None
     else:
         checked.accept(expected, report, run)
     checked.registered |= set(run.roots)
+
+
+def crash_command(checked: CheckedCollection, command: Callable[[Path], object], steps: int) -> None:
+    """A command that publishes what the tables hold, killed after so many steps, if it takes more than that."""
+    checked.handle.close()
+    try:
+        with killed_after_steps(steps):
+            command(checked.directory)
+    except Killed:
+        _take_stock(checked, Forecast(dict(checked.rows)), Run(checked.active, ()))
+    else:
+        checked.take_over()
 
 
 def _take_stock(checked: CheckedCollection, expected: Forecast, run: Run) -> None:

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from same_process import patch_the_world
 from stateful_collection import CheckedCollection
-from stateful_crashes import crash
+from stateful_crashes import crash, crash_command
 from stateful_disk import BROKEN, DIRECTORIES, NAMES, ROOTS, WORDS, Content, Disk, Place, captions, picture
 from stateful_oracle import Run
 
+from mmsearch.indexer.optimize import optimize
+from mmsearch.indexer.repair import repair
 from mmsearch.indexer.switch import Wish
 from mmsearch.model import Model
 
@@ -252,13 +254,18 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: self.collection.published is not None)
     @rule()
-    def repair(self) -> None:
+    def run_repair(self) -> None:
         self.collection.repair()
 
     @precondition(lambda self: self.collection.published is not None)
     @rule()
     def compact(self) -> None:
         self.collection.compact()
+
+    @precondition(lambda self: self.collection.published is not None)
+    @rule(command=st.sampled_from([optimize, repair]), steps=STEPS)
+    def crash_in_a_command(self, command: Any, steps: int) -> None:
+        crash_command(self.collection, command, steps)
 
     @precondition(lambda self: self.collection.published is not None)
     @rule()

@@ -20,6 +20,7 @@ from mmsearch.model_store import MARKER, Installed, read_marker
 from mmsearch.npy_files import map_npy, npy_header, read_npy_rows
 from mmsearch.onnx_external_data import external_files
 from mmsearch.openclip_config import CONFIG_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, read_hub_model
+from mmsearch.openclip_tokenizer import hub_tokenizer_json
 from mmsearch.weights_kind import safetensors_damage, weights_kind
 
 pytestmark = pytest.mark.usefixtures("bounded")
@@ -105,6 +106,14 @@ def test_any_configuration_is_read_or_refused(tmp_path: Path, config: dict[str, 
 @example(tokenizer={**TOKENIZER, "model": {"vocab": {"<pad>": "x"}}, "added_tokens": []}, about={"pad_token": "<pad>"})
 def test_any_tokenizer_is_read_or_refused(tmp_path: Path, tokenizer: dict[str, Any], about: dict[str, Any]) -> None:
     read_or_refused(tmp_path, {TOKENIZER_FILE: dumped(tokenizer), TOKENIZER_CONFIG_FILE: dumped(about)})
+
+
+@pytest.mark.case("S45")
+@pytest.mark.parametrize("number", ["x", "7", [], 1.5, {}])
+def test_a_number_of_a_token_is_a_number(number: Any) -> None:
+    tokenizer = {**TOKENIZER, "added_tokens": [], "model": {"vocab": {"<pad>": number}}}
+    with pytest.raises(ModelError, match="as the number of its token <pad>"):
+        hub_tokenizer_json(dumped(tokenizer), {}, strip_separator=False, file=TOKENIZER_FILE)
 
 
 @pytest.mark.case("S45")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from figures import tell
 from kill_scenes import NAMES
-from kill_sweep import Sweeper, at_event, calls_to_kill, in_call, spread, sweeper
+from kill_sweep import Sweeper, at_event, calls_to_kill, events_of, in_call, spread, sweeper
 from kill_verdict import Tally
 from straced import needs_strace
 
@@ -24,6 +24,7 @@ CASES = {
 }
 SCENES = [pytest.param(name, marks=pytest.mark.case(*CASES[name])) for name in NAMES]
 QUICK, EVENTS, CALLS = 6, 30, 40
+RENAMES = 6
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,17 @@ def test_killed_between_any_two_of_its_steps_a_command_goes_on(commands: Sweeper
     tally = commands.sweep(name, spread(commands.scenes[name].events, QUICK), at_event)
     total.add(tally)
     tally.assert_clean(QUICK - 1)
+
+
+@pytest.mark.case("F2")
+@pytest.mark.promise("R2")
+def test_killed_in_the_moment_of_publishing_the_old_or_the_new_one_answers(commands: Sweeper, total: Tally) -> None:
+    """Files that are replaced get their names by a rename, and CURRENT is the last of each publication."""
+    name = "run with changes"
+    renames = [place for place, event in enumerate(events_of(commands, name), start=1) if event == "rename"]
+    tally = commands.sweep(name, renames[-RENAMES:], at_event)
+    total.add(tally)
+    tally.assert_clean(RENAMES)
 
 
 @pytest.mark.full

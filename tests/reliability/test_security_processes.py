@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from colour_pictures import write_colour_pairs
 from PIL import Image
-from running import CHECKOUT
 from security_scene import Scene, new_scene
 from test_security_formats import WRITTEN
 
@@ -44,7 +43,7 @@ COMMANDS = (
     ("info",),
     ("check", "--read-data"),
     ("optimize",),
-    ("eval", "{photos}/pairs.csv", "--no-ann"),
+    ("eval", "{photos}/pairs.csv", "--no-rerank"),
     ("models", "list"),
 )
 
@@ -77,6 +76,7 @@ def test_no_command_opens_a_connection_runs_a_program_or_unpickles(scene: Scene)
 
 @pytest.mark.case("S36")
 @pytest.mark.promise("R9")
+@pytest.mark.full
 def test_every_command_works_where_there_is_no_network(scene: Scene) -> None:
     if UNSHARE is None or subprocess.run([UNSHARE, "-n", "true"], capture_output=True, check=False).returncode:
         pytest.skip("unshare -n is not possible here")
@@ -102,8 +102,8 @@ def test_the_kernel_sees_no_connection_and_no_other_program(scene: Scene, tmp_pa
 @pytest.mark.case("S36")
 @pytest.mark.promise("R9")
 def test_onnx_runtime_is_told_to_send_nothing_before_it_is_loaded(scene: Scene) -> None:
-    """It would keep an identifier of this user in the cache directory, and tell its makers of each process and model."""
-    all_commands(scene, [sys.executable, "-m", "mmsearch"])
+    """It would keep an identifier of this user in the cache directory, and tell its makers of each process."""
+    assert scene.run("index", scene.photos).code == scene.run("query", "red").code == 0
     left = [path for path in Path(scene.environment["HOME"]).rglob("*") if "onnxruntime" in path.name]
     assert left == []
     told = scene.start([sys.executable, "-c", "import mmsearch, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"])
@@ -111,7 +111,7 @@ def test_onnx_runtime_is_told_to_send_nothing_before_it_is_loaded(scene: Scene) 
 
 
 @pytest.mark.case("S37")
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o027, 0o077])
+@pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_all_that_is_stored_is_private_whatever_the_umask(scene: Scene, umask: int) -> None:
     script = "import os, sys; os.umask(int(sys.argv.pop(1), 8)); from mmsearch.__main__ import main; main()"
     for command in (("index", str(scene.photos)), ("query", "red"), ("optimize",)):
@@ -164,4 +164,3 @@ def test_the_watch_sees_what_it_watches_for(scene: Scene) -> None:
     bad += ".connect_ex(('127.0.0.1', 1))"
     outcome = scene.start([sys.executable, "-c", WATCH.replace("from mmsearch.cli.main import main\nmain()", bad)])
     assert "AUDIT pickle.find_class" in outcome.err and "AUDIT socket.connect" in outcome.err
-    assert CHECKOUT.is_dir()

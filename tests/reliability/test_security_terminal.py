@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 from running import Cli, Outcome
-from security_scene import HOSTILE_NAMES, HOSTILE_TEXTS, Scene, new_scene, unsafe, write_hostile_library
+from security_scene import (
+    HOSTILE_NAMES,
+    HOSTILE_TEXTS,
+    Scene,
+    new_scene,
+    unsafe,
+    write_hostile_dataset,
+    write_hostile_library,
+)
 
 from mmsearch.cli.main import run
 
@@ -25,6 +33,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Sce
     """The hostile library, indexed."""
     made = new_scene(tmp_path_factory.mktemp("terminal"), tiny_model_dir)
     write_hostile_library(made.photos)
+    write_hostile_dataset(made.photos.parent / "dataset")
     outcome = made.run("index", made.photos)
     assert outcome.code == 0 and not unsafe(outcome.out.decode() + outcome.err), outcome.err
     return made
@@ -66,12 +75,16 @@ def cli(scene: Scene, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.Captu
         "index {photos} --retry-failed --json",
         "check --read-data",
         "check --json",
-        "eval {photos} --allow-missing --no-ann",
+        "eval {dataset} --no-rerank",
+        "eval {dataset} --no-rerank --json",
         "models list",
     ],
 )
 def test_what_a_command_shows_of_a_hostile_library_is_plain(cli: Cli, scene: Scene, command: str) -> None:
-    outcome = cli(*[each.format(photos=scene.photos) for each in command.split()])
+    outcome = cli(
+        *[each.format(photos=scene.photos, dataset=scene.photos.parent / "dataset") for each in command.split()]
+    )
+    assert outcome.code == 0, outcome.err
     assert outcome.out or outcome.err
     assert unsafe(outcome.out.decode("utf-8") + outcome.err) == []
 

@@ -1,4 +1,4 @@
-"""Small collections, made quickly: unit vectors, rows, snapshots, items."""
+"""Small collections, made quickly: unit vectors, rows, snapshots, items; answers by definition; and flipped bits."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mmsearch.types import Kind
 
 DIM = 16
 TOKEN_SHAPE = (4, 8)
+CLUSTERED_SHAPE = (12_000, 32)
 MODEL = ModelRef("mini", "0123abcd", DIM)
 ROOT = Root(1, b"/photos", 42)
 HEAD = SnapshotHead(MODEL.fingerprint, MODEL.name, DIM, (ROOT,), {"image": 1}, {"items": 3})
@@ -105,3 +106,25 @@ def item(id: int, **changes: object) -> Item:
         "checked_ns": 6,
     }
     return Item(**(values | changes))  # type: ignore[arg-type]
+
+
+def brute_force(
+    vectors: npt.NDArray[np.floating], query: Vectors, k: int, allowed: npt.NDArray[np.bool_] | None = None
+) -> tuple[list[float], list[int]]:
+    """The definition, in plain steps: cosine of the normalised vectors, best first, then by row."""
+    wide = vectors.astype(np.float32)
+    if vectors.dtype == np.float16:
+        wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    cosines = (wide.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+    rows = [row for row in range(len(vectors)) if allowed is None or allowed[row]]
+    rows = sorted(rows, key=lambda row: (-cosines[row], row))[:k]
+    return [float(cosines[row]) for row in rows], rows
+
+
+def flip(path: Path, place: int, bit: int) -> None:
+    """Turns one bit of the file over."""
+    with path.open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1 << bit]))

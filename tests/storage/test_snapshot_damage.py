@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from storage_builders import HEAD, block, publish, segment_row, unit_vectors
+from storage_builders import HEAD, block, flip, publish, segment_row, unit_vectors
 
-from mmsearch import segment_writer
 from mmsearch.checked_json import dump_checked, load_checked
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionMismatch
 from mmsearch.npy_files import npy_header
@@ -36,16 +35,6 @@ def collection(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def indexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One segment with a FAISS file."""
-    monkeypatch.setattr("mmsearch.vector_index.EXACT_MAX_ROWS", 100)
-    monkeypatch.setattr("mmsearch.vector_index.SQFP16_MAX_ROWS", 100)
-    monkeypatch.setattr(segment_writer, "FLOAT32_MAX_ROWS", 100)
-    publish(tmp_path, [segment_row(id) for id in range(1, 2001)])
-    return tmp_path
-
-
 def use(directory: Path) -> None:
     """Open, search, read the catalog: all that a query does."""
     with Snapshot.open(directory) as snapshot:
@@ -63,14 +52,6 @@ def use(directory: Path) -> None:
 def verify(directory: Path) -> list[str]:
     with Snapshot.open(directory) as snapshot:
         return snapshot.verify()
-
-
-def flip(path: Path, place: int, bit: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(place)
-        byte = file.read(1)[0]
-        file.seek(place)
-        file.write(bytes([byte ^ 1 << bit]))
 
 
 @pytest.mark.parametrize("name", ["collection", "indexed"])
@@ -148,40 +129,6 @@ def is_found(collection: Path, path: Path) -> bool:
         return verify(collection) != []
     except (CollectionDamaged, CollectionMismatch):
         return True
-
-
-@pytest.mark.case("F26", "S27")
-def test_flip_in_the_faiss_file_is_found_and_answers_stay_right(
-    indexed: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (path,) = indexed.rglob("index.faiss")
-    with Snapshot.open(indexed) as snapshot:
-        before = snapshot.search(QUERY, 10, kind="image")
-    flip(path, path.stat().st_size // 2, 3)
-    with Snapshot.open(indexed) as snapshot:
-        assert snapshot.search(QUERY, 10, kind="image") == before
-        assert snapshot.segments[0].index.kind == "exact"
-        assert snapshot.verify() == [f"{path}: content does not fit its sha256"]
-    assert "index.faiss: cannot be used" in caplog.text
-
-
-@pytest.mark.case("F26")
-@pytest.mark.parametrize("damage", ["gone", "cut"])
-def test_lost_faiss_file_costs_time_only_and_the_next_publication_makes_it_anew(indexed: Path, damage: str) -> None:
-    (path,) = indexed.rglob("index.faiss")
-    with Snapshot.open(indexed) as snapshot:
-        before = snapshot.search(QUERY, 10, kind="image")
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[:-1])
-    with Snapshot.open(indexed) as snapshot:
-        assert snapshot.search(QUERY, 10, kind="image") == before
-        assert any("index.faiss" in sentence for sentence in snapshot.verify())
-    publish(indexed, [segment_row(3000)])
-    with Snapshot.open(indexed) as snapshot:
-        assert sorted(segment.index.kind for segment in snapshot.segments) == ["exact", "ivfpq"]
-        assert snapshot.verify() == []
 
 
 def wild_rows(collection: Path, column: str) -> Iterator[None]:
@@ -323,37 +270,6 @@ def test_file_that_the_system_does_not_give_is_named_with_the_reason(
     with pytest.raises(CollectionError, match=rf"{name}: cannot be read \({os.strerror(number)}\)") as caught:
         Snapshot.open(collection)
     assert not isinstance(caught.value, CollectionDamaged)
-
-
-@pytest.mark.case("S27")
-@pytest.mark.parametrize("open_to", [0o020, 0o002])
-@pytest.mark.parametrize("place", ["index.faiss", "its directory", "segments", "collection"])
-def test_faiss_file_that_others_can_replace_is_not_read(
-    indexed: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str, open_to: int
-) -> None:
-    (path,) = indexed.rglob("index.faiss")
-    segment = path.parent
-    loose = {"index.faiss": path, "its directory": segment, "segments": segment.parent, "collection": indexed}[place]
-    with Snapshot.open(indexed) as snapshot:
-        before = snapshot.search(QUERY, 10, kind="image")
-        assert snapshot.segments[0].index.kind == "ivfpq"
-    loose.chmod(loose.stat().st_mode | open_to)
-    monkeypatch.setattr("mmsearch.segment.load_index", lambda *_, **__: pytest.fail("it was handed to FAISS"))
-    with Snapshot.open(indexed) as snapshot:
-        assert snapshot.search(QUERY, 10, kind="image") == before
-        assert snapshot.segments[0].index.kind == "exact"
-    assert f"{loose}: others can write to it" in caplog.text
-    assert "chmod go-w" in caplog.text
-
-
-@pytest.mark.case("S27")
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
-def test_faiss_file_of_somebody_else_is_not_read(indexed: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (path,) = indexed.rglob("index.faiss")
-    os.chown(path, 12345, -1)
-    with Snapshot.open(indexed) as snapshot:
-        assert snapshot.segments[0].index.kind == "exact"
-    assert f"{path}: belongs to somebody else" in caplog.text
 
 
 def test_small_segments_ask_nobody_whom_they_belong_to(collection: Path, caplog: pytest.LogCaptureFixture) -> None:

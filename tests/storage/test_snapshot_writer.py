@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import stat
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,6 @@ from hypothesis import strategies as st
 from storage_builders import DIM, HEAD, block, keys, publish, segment_row, unit_vectors, vector_of
 
 from mmsearch import segment_writer
-from mmsearch.checked_json import dump_checked, load_checked
 from mmsearch.durable import fsync_file
 from mmsearch.errors import CollectionDamaged
 from mmsearch.segment import SegmentRow
@@ -169,26 +164,6 @@ def test_an_id_twice_is_refused_and_leaves_no_litter(tmp_path: Path) -> None:
     assert sorted(contents(tmp_path)) == [1]
 
 
-@pytest.mark.case("F29")
-@pytest.mark.promise("R3")
-def test_everything_is_on_the_disk_before_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[Path] = []
-    real_rename = Path.rename
-
-    def rename(path: Path, target: Path) -> Path:
-        steps.append(target)
-        return real_rename(path, target)
-
-    monkeypatch.setattr(os, "fsync", lambda fd: steps.append(Path(f"/proc/self/fd/{fd}").readlink()))
-    monkeypatch.setattr(Path, "rename", rename)
-    publish(tmp_path, [segment_row(1)])
-    (segment,) = (tmp_path / "segments").iterdir()
-    manifest, current = steps.index(tmp_path / "snapshots" / "1.json"), steps.index(tmp_path / "CURRENT")
-    stored = [*segment.iterdir(), segment, tmp_path / "segments"]
-    assert all(path in steps[:manifest] for path in stored)
-    assert manifest < steps.index(tmp_path / "snapshots", manifest) < current < steps.index(tmp_path, current)
-
-
 @pytest.mark.case("F17")
 def test_full_disk_keeps_the_old_snapshot_and_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path, [segment_row(1)])
@@ -240,74 +215,6 @@ def test_large_segments_keep_float16_with_an_index_and_merge_without_change(
     assert contents(tmp_path) == {id: said for id, said in before.items() if id >= 80}
 
 
-def test_stored_index_answers_like_exact_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmsearch.vector_index.EXACT_MAX_ROWS", 100)
-    monkeypatch.setattr("mmsearch.vector_index.SQFP16_MAX_ROWS", 100)
-    monkeypatch.setattr("mmsearch.vector_index.FEW_ALLOWED", 100)
-    monkeypatch.setattr(segment_writer, "FLOAT32_MAX_ROWS", 100)
-    rows = [segment_row(id) for id in range(1, 6001)]
-    publish(tmp_path, rows)
-    with Snapshot.open(tmp_path) as snapshot:
-        info = snapshot.segments[0].info
-        assert (info.index.kind, "index.faiss" in info.files, info.index.recall >= 0.99) == ("ivfpq", True, True)
-        answers = snapshot.search(unit_vectors(20, seed=5), 10, kind="image")
-        (tmp_path / "segments" / info.name / "index.faiss").unlink()
-        assert answers == snapshot.search(unit_vectors(20, seed=5), 10, kind="image")
-
-
-def test_kind_of_index_that_is_asked_for_replaces_what_large_segments_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mmsearch.vector_index.EXACT_MAX_ROWS", 100)
-    small, large = [segment_row(id, kind="text") for id in range(1, 91)], [segment_row(id) for id in range(91, 391)]
-    publish(tmp_path, [*small, *large])
-    assert kinds(tmp_path) == {"text": "exact", "image": "sqfp16"}
-    for asked, expected in (("exact", "exact"), (None, "exact"), ("ivfpq", "ivfpq"), ("sqfp16", "sqfp16")):
-        with Snapshot.open(tmp_path) as previous:
-            writer = SnapshotWriter(tmp_path, threads=1, index=asked)  # type: ignore[arg-type]
-            due = [writer.index_is_due(segment) for segment in previous.segments]
-            writer.publish(HEAD, previous=previous, added=[])
-        assert any(due) == (asked is not None)
-        assert kinds(tmp_path) == {"text": "exact", "image": expected}
-
-
-def test_kind_that_falls_short_of_its_recall_is_not_built_again_at_every_publication(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mmsearch.vector_index.EXACT_MAX_ROWS", 100)
-    monkeypatch.setattr("mmsearch.vector_index.RECALL_WANTED", 1.1)
-    writer = SnapshotWriter(tmp_path, threads=1, index="ivfpq")
-    writer.publish(HEAD, previous=None, added=[block([segment_row(id) for id in range(1, 301)])])
-    with Snapshot.open(tmp_path) as previous:
-        info = previous.segments[0].info.index
-        assert (info.kind, info.instead_of) == ("exact", "ivfpq")
-        assert writer.publish(HEAD, previous=previous, added=[]) == previous.number
-        assert SnapshotWriter(tmp_path, threads=1, index="sqfp16").index_is_due(previous.segments[0])
-
-
-def test_segment_with_an_index_of_a_kind_that_is_not_made_any_more_answers_and_gets_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("EXACT_MAX_ROWS", "SQFP16_MAX_ROWS"):
-        monkeypatch.setattr(f"mmsearch.vector_index.{name}", 100)
-    publish(tmp_path, [segment_row(id) for id in range(1, 6001)])
-    manifest = tmp_path / "snapshots" / "1.json"
-    body = load_checked(manifest.read_bytes())
-    body["segments"][0]["index"] = {"kind": "rabitq", "k_factor": 30, "recall": 0.99}
-    body["format"] = 1
-    manifest.write_bytes(dump_checked(body))
-    assert kinds(tmp_path) == {"image": "exact"}
-    with Snapshot.open(tmp_path) as snapshot:
-        assert len(snapshot.search(unit_vectors(1, seed=5), 10, kind="image")[0]) == 10
-    publish(tmp_path)
-    assert kinds(tmp_path) == {"image": "ivfpq"}
-
-
-def kinds(directory: Path) -> dict[str, str]:
-    with Snapshot.open(directory) as snapshot:
-        return {segment.info.kind: segment.info.index.kind for segment in snapshot.segments}
-
-
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_any_sequence_of_publications_equals_a_plain_dict(
@@ -341,46 +248,6 @@ def test_any_sequence_of_publications_equals_a_plain_dict(
                 for snapshot in (grown, built)
             ]
             assert answers[0] == answers[1]
-
-
-@pytest.mark.case("F1")
-@pytest.mark.promise("R2")
-def test_killed_anywhere_the_old_or_the_new_snapshot_stands_and_the_next_publication_works(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, str(KILL_PROGRAM), str(tmp_path)], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    kill_points = int(run.stdout.split()[-1])
-    assert kill_points >= 30
-
-
-@pytest.mark.case("F41")
-def test_readers_never_fail_while_a_publisher_works(tmp_path: Path) -> None:
-    publish(tmp_path, [segment_row(1, revision=1)])
-    stop = threading.Event()
-    failures: list[BaseException] = []
-    seen: list[int] = []
-
-    def read() -> None:
-        try:
-            while not stop.is_set():
-                with Snapshot.open(tmp_path) as snapshot:
-                    (near,) = snapshot.search(vector_of(1, 1)[np.newaxis], 5, kind="image")[0]
-                    assert snapshot.row(near).path == b"/photos/dir1/file1.jpg"
-                    seen.append(snapshot.number)
-        except BaseException as error:
-            failures.append(error)
-
-    readers = [threading.Thread(target=read) for _ in range(3)]
-    for reader in readers:
-        reader.start()
-    for revision in range(2, 40):
-        publish(tmp_path, [segment_row(1, revision=revision)])
-    stop.set()
-    for reader in readers:
-        reader.join()
-    assert failures == []
-    assert len(set(seen)) > 1
 
 
 def test_dead_keys_may_come_as_empty_arrays(tmp_path: Path) -> None:

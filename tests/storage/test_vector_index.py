@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from storage_builders import unit_vectors
+from storage_builders import CLUSTERED_SHAPE, brute_force, unit_vectors
 
-from mmsearch import exact_search, faiss_codes, vector_index
+from mmsearch import faiss_codes, vector_index
 from mmsearch.exact_search import search_exact, unit_float32
 from mmsearch.faiss_codes import ivfpq_codes
 from mmsearch.index_recall import found_fraction, sample_queries
 from mmsearch.types import IndexKind
-from mmsearch.vector_index import INDEX_KINDS, IndexInfo, VectorIndex, build_index, choose_kind, load_index
+from mmsearch.vector_index import INDEX_KINDS, IndexInfo, VectorIndex, build_index, load_index
 
-ROWS, DIM = 12_000, 32
+ROWS, DIM = CLUSTERED_SHAPE
 Vectors = npt.NDArray[np.float32]
-
-
-def brute_force(
-    vectors: npt.NDArray[np.floating], query: Vectors, k: int, allowed: npt.NDArray[np.bool_] | None = None
-) -> tuple[list[float], list[int]]:
-    """The definition, in plain steps: cosine of the normalised vectors, best first, then by row."""
-    wide = vectors.astype(np.float32)
-    if vectors.dtype == np.float16:
-        wide /= np.linalg.norm(wide, axis=1, keepdims=True)
-    cosines = (wide.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
-    rows = [row for row in range(len(vectors)) if allowed is None or allowed[row]]
-    rows = sorted(rows, key=lambda row: (-cosines[row], row))[:k]
-    return [float(cosines[row]) for row in rows], rows
-
-
-@pytest.fixture(scope="module")
-def clustered() -> npt.NDArray[np.float16]:
-    """Vectors around 300 centres whose variance sits in few components, with 40 copies of each of three of them."""
-    random = np.random.default_rng(1)
-    spread = (np.arange(1, DIM + 1) ** -0.5).astype(np.float32)
-    centres = unit_vectors(300, dim=DIM) * spread
-    vectors = centres[random.integers(0, 300, ROWS)] + 0.5 * unit_vectors(ROWS, dim=DIM, seed=2) * spread
-    vectors[random.permutation(ROWS)[:120]] = np.repeat(vectors[:3], 40, axis=0)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors.astype(np.float16)
 
 
 @pytest.fixture(scope="module", params=INDEX_KINDS)
@@ -179,13 +151,6 @@ def test_tie_that_is_larger_than_the_candidates_is_not_cut(kind: IndexKind) -> N
     assert rows[1].tolist() == search_exact(vectors, vectors[:1], 5)[1][0].tolist()
 
 
-def test_copies_are_equal_wherever_they_stand() -> None:
-    # A matrix product sums the rows at the edge of its blocks in another order, so copies differ in the last bit there.
-    vectors = np.repeat(unit_vectors(1, dim=384), 5003, axis=0)
-    _, rows = search_exact(vectors, unit_vectors(40, dim=384, seed=3), 2)
-    assert (rows == [0, 1]).all()
-
-
 def test_k_beyond_the_number_of_rows_is_filled_up(index: VectorIndex, clustered: npt.NDArray[np.float16]) -> None:
     allowed = np.zeros(ROWS, bool)
     allowed[[7, 11_000]] = True
@@ -232,101 +197,3 @@ def test_file_of_another_index_or_none_is_refused(tmp_path: Path, clustered: npt
     (tmp_path / "rubbish").write_bytes(b"rubbish" * 100)
     with pytest.raises(ValueError, match="FAISS cannot read it"):
         load_index(tmp_path / "rubbish", clustered, built.info)
-
-
-def test_settings_are_the_quickest_that_reach_what_is_aimed_at(clustered: npt.NDArray[np.float16]) -> None:
-    # Directions of their own for all, so that lists tell little: few of them do not do.
-    vectors = unit_vectors(3 * ROWS, dim=DIM)
-    index = build_index(vectors, kind="ivfpq", threads=1)
-    assert (index.kind, index.info.k_factor >= 100, index.info.probes > 100) == ("ivfpq", True, True)
-    queries = sample_queries(vectors)
-    _, expected = search_exact(vectors, queries, 10)
-    assert index.info.recall == round(found_fraction(index.search(queries, 10)[1], expected), 4)
-    assert index.info.recall >= 0.995
-    assert build_index(clustered, kind="ivfpq", threads=1).info.probes < index.info.probes
-
-
-def test_half_of_the_sample_queries_are_far_from_all_vectors(clustered: npt.NDArray[np.float16]) -> None:
-    best = search_exact(clustered, sample_queries(clustered), 1)[0][:, 0]
-    assert np.median(best[128:]) < np.median(best[:128]) - 0.05
-
-
-def test_threads_of_the_program_around_are_what_they_were(clustered: npt.NDArray[np.float16]) -> None:
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    build_index(clustered, kind="ivfpq", threads=before + 1).search(unit_vectors(1, dim=DIM), 5)
-    assert faiss.omp_get_max_threads() == before
-
-
-def test_vectors_that_damage_turned_into_nan_do_not_keep_the_rest_from_being_indexed() -> None:
-    vectors = unit_vectors(ROWS, dim=DIM)
-    vectors[[3, 700]] = np.nan
-    index = build_index(vectors, kind="ivfpq", threads=1)
-    _, rows = index.search(unit_vectors(50, dim=DIM, seed=1), 20)
-    assert not {3, 700} & set(rows.ravel().tolist())
-
-
-def test_kind_that_misses_its_recall_is_replaced_and_says_so(
-    clustered: npt.NDArray[np.float16], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(vector_index, "_K_FACTORS", {"ivfpq": (1,), "sqfp16": (3,)})
-    with caplog.at_level(logging.WARNING):
-        built = build_index(clustered, kind="ivfpq", threads=1)
-    assert built.kind == "sqfp16"
-    assert "kind ivfpq reaches recall" in caplog.text
-    monkeypatch.setattr(vector_index, "RECALL_WANTED", 1.1)
-    assert build_index(clustered, kind="sqfp16", threads=1).kind == "exact"
-
-
-@pytest.mark.parametrize(
-    ("rows", "kind"), [(1, "exact"), (10_000, "exact"), (10_001, "sqfp16"), (100_000, "sqfp16"), (100_001, "ivfpq")]
-)
-def test_kind_follows_the_size(rows: int, kind: IndexKind) -> None:
-    assert choose_kind(rows) == kind
-
-
-def test_only_what_cannot_be_had_from_the_vectors_needs_a_file() -> None:
-    assert [kind for kind in INDEX_KINDS if IndexInfo(kind).needs_file] == ["ivfpq"]
-
-
-def test_vector_that_damage_turned_into_nan_is_never_found() -> None:
-    vectors = unit_vectors(50)
-    vectors[3] = np.nan
-    similarities, rows = search_exact(vectors, unit_vectors(2, seed=1), 50)
-    assert 3 not in rows[:, :49]
-    assert np.isfinite(similarities[:, :49]).all()
-
-
-@pytest.mark.parametrize("share", [None, 0.9, 0.01])
-def test_exact_search_in_parts_is_exact_search_at_once(share: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    # With copies of one vector in every part, so that ties have to be broken across them.
-    vectors = unit_vectors(3000, dim=8)
-    vectors[::7] = vectors[0]
-    allowed = None if share is None else np.random.default_rng(4).random(3000) < share
-    queries = np.concatenate([vectors[:2], unit_vectors(4, dim=8, seed=5)])
-    at_once = search_exact(vectors, queries, 40, allowed)
-    monkeypatch.setattr(exact_search, "_BLOCK_ROWS", 64)
-    monkeypatch.setattr(exact_search, "_SCORES_IN_MEMORY", 500)
-    for whole, parts in zip(at_once, search_exact(vectors, queries, 40, allowed), strict=True):
-        np.testing.assert_array_equal(parts, whole)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    rows=st.integers(1, 40),
-    distinct=st.integers(1, 6),
-    k=st.integers(1, 50),
-    half=st.booleans(),
-    mask=st.none() | st.integers(0, 2**40 - 1),
-)
-def test_exact_search_is_brute_force(rows: int, distinct: int, k: int, half: bool, mask: int | None) -> None:
-    vectors = unit_vectors(distinct, dim=5)[np.arange(rows) % distinct]
-    stored = vectors.astype(np.float16) if half else vectors
-    allowed = None if mask is None else np.array([mask >> row & 1 for row in range(rows)], bool)
-    query = unit_vectors(1, dim=5, seed=7)
-    similarities, found = search_exact(stored, query, k, allowed)
-    expected_similarities, expected = brute_force(stored, query[0], k, allowed)
-    padding = k - len(expected)
-    assert found[0].tolist() == expected + [-1] * padding
-    assert similarities[0].tolist() == expected_similarities + [-np.inf] * padding

@@ -1,0 +1,5 @@
+"""Cases that no test is marked with, and why. None with a test stands here, and none that comes with the server."""
+
+from __future__ import annotations
+
+UNTESTED: dict[str, str] = {}
