@@ -38,12 +38,16 @@ if TYPE_CHECKING:
     from mmsearch.model import Model
     from mmsearch.progress import Progress
     from mmsearch.types import (
+        CheckReport,
         CollectionInfo,
+        Damage,
         Hit,
         IndexReport,
         IndexUse,
+        OptimizeReport,
         PhotoTags,
         Reason,
+        RepairReport,
         RootInfo,
         Skipped,
         SwitchInfo,
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckReport",
     "Collection",
     "CollectionBusy",
     "CollectionDamaged",
@@ -60,6 +65,7 @@ __all__ = [
     "CollectionInfo",
     "CollectionMismatch",
     "CollectionNotFound",
+    "Damage",
     "DatasetError",
     "Hit",
     "IndexReport",
@@ -68,10 +74,12 @@ __all__ = [
     "MissingExtra",
     "Model",
     "ModelError",
+    "OptimizeReport",
     "PhotoTags",
     "Progress",
     "PruneRefused",
     "Reason",
+    "RepairReport",
     "RootInfo",
     "Skipped",
     "SwitchInfo",
@@ -89,12 +97,16 @@ _HOME = {
     "Progress": "mmsearch.progress",
     **dict.fromkeys(
         [
+            "CheckReport",
             "CollectionInfo",
+            "Damage",
             "Hit",
             "IndexReport",
             "IndexUse",
+            "OptimizeReport",
             "PhotoTags",
             "Reason",
+            "RepairReport",
             "RootInfo",
             "Skipped",
             "SwitchInfo",

@@ -205,7 +205,7 @@ class WriterLock:
 
 
 def lock_is_sound(data: bytes) -> bool:
-    """Whether `data` is what a lock file may hold: a holder as it was written, now or by older versions, or nothing yet."""
+    """Whether `data` is what a lock file may hold: a holder, as it is written now or was before, or nothing yet."""
     try:
         if not data or load_checked(data).keys() == _HOLDER:
             return True

@@ -102,9 +102,7 @@ def drop_damaged(sound: Sound, quarantine: Path, *, rescued: Choice | None = Non
             + (f", and {back:,} are back from older versions" if back else "")
         )
     # A version goes before the files it names, so that at any time every version that is there was looked at.
-    incomplete = [
-        path.relative_to(table).as_posix() for path, version in sound.versions if version.files & sound.bad
-    ]
+    incomplete = [path.relative_to(table).as_posix() for path, version in sound.versions if version.files & sound.bad]
     sentences += _put_aside(table, incomplete, quarantine)
     sentences += _put_aside(table, [name for name in sound.bad if not name.startswith(VERSIONS)], quarantine)
     return sentences + _without_wrong_hint(table)

@@ -225,7 +225,7 @@ class CheckReport:
     """What a look at everything that is stored found. `ok` is whether nothing is damaged.
 
     `files` were looked at, without `read_data` most of them for their size alone; `bytes` were read. `unrecorded` files
-    have no checksum yet, the next `index` records them. `without_embedding` items are found only after the next `index`.
+    have no checksum yet, the next `index` records them; `without_embedding` items are found only after it.
     `quarantine` names what was moved there, `notes` are sentences for a person.
     """
 

@@ -41,6 +41,7 @@ ROWS: tuple[tuple[tuple[str, ...], ...], ...] = (
             "progress",
             "regular_file",
             "stored_file",
+            "examination",
             "root_health",
             "models",
         ),

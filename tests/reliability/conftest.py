@@ -15,7 +15,7 @@ _MEMORY_BYTES = 400 * 1024 * 1024
 
 @pytest.fixture
 def bounded() -> Iterator[None]:
-    """Ends a test that computes for ever, and fails one whose process has grown by much. Of time, only our own counts."""
+    """Ends a test that computes for ever, and fails one whose process has grown by much. Only our own time counts."""
 
     def hangs(signal_number: int, frame: FrameType | None) -> None:
         pytest.fail(f"no end after {_CPU_S} s of computing")

@@ -16,15 +16,9 @@ HERE = Path(__file__).resolve().parent
 
 
 def gathered() -> list[Protection]:
-    """The `PROTECTIONS` of each area, in the order of the areas' names. Two of one name are an error."""
-    found: list[Protection] = []
-    for path in sorted(HERE.glob("protections_*.py")):
-        found += importlib.import_module(path.stem).PROTECTIONS
-    names = [each.name for each in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"protections need names of their own, these stand twice: {twice}")
-    return found
+    """The `PROTECTIONS` of each area, in the order of the areas' names."""
+    areas = [importlib.import_module(path.stem) for path in sorted(HERE.glob("protections_*.py"))]
+    return [each for area in areas for each in area.PROTECTIONS]
 
 
 PROTECTIONS: list[Protection] = gathered()

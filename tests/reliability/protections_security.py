@@ -86,6 +86,20 @@ PROTECTIONS = [
         "tests/storage/test_manifest.py::test_sibling_with_the_same_beginning_is_not_inside",
     ),
     Protection(
+        "what a report shows is escaped",
+        "eval/report.py",
+        "autoescape=True",
+        "autoescape=False",
+        f"{_SECURITY}html.py::test_no_tag_runs_or_loads_anything",
+    ),
+    Protection(
+        "a graph refers to no file that is not pinned beside it",
+        "mmsearch/onnx_session.py",
+        "        if named - {beside} or (named and beside not in manifest.files):\n",
+        "        if named and not data:\n",
+        f"{_SECURITY}models.py::test_a_graph_that_refers_to_other_files_is_never_loaded",
+    ),
+    Protection(
         "a model file is the one that is pinned",
         "mmsearch/model_manifest.py",
         "if (digest := hashlib.sha256(data).hexdigest()) != pinned.sha256:",

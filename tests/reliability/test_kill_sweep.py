@@ -61,6 +61,7 @@ def test_killed_in_the_moment_of_publishing_the_old_or_the_new_one_answers(comma
     tally.assert_clean(RENAMES)
 
 
+@pytest.mark.case("L10")
 @pytest.mark.full
 @pytest.mark.promise("R2")
 @pytest.mark.parametrize("name", SCENES)
@@ -71,6 +72,7 @@ def test_killed_at_many_of_its_steps_a_command_goes_on(commands: Sweeper, total:
     tally.assert_clean(min(EVENTS, len(points)) - 2)
 
 
+@pytest.mark.case("L10")
 @pytest.mark.full
 @needs_strace
 @pytest.mark.promise("R2")

@@ -23,8 +23,14 @@ def tree() -> Iterator[Path]:
 @EACH
 def test_a_protection_stands_where_it_is_said_to_and_its_test_is_there(protection: Protection) -> None:
     without(protection, (ROOT / protection.file).read_text(encoding="utf-8"))
-    file, function = re.split("::", protection.test.split("[")[0], maxsplit=1)
-    assert f"def {function}(" in (ROOT / file).read_text(encoding="utf-8")
+    file, _, inside = protection.test.split("[")[0].partition("::")
+    name = inside.rpartition("::")[2]
+    assert re.search(rf"^ *(def|class) {name}|^{name} = " if name else "", (ROOT / file).read_text(), re.MULTILINE)
+
+
+def test_every_protection_has_a_name_of_its_own() -> None:
+    names = [protection.name for protection in PROTECTIONS]
+    assert sorted(names) == sorted(set(names))
 
 
 @pytest.mark.case("P1")

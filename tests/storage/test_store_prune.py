@@ -13,7 +13,8 @@ from storage_builders import MODEL, item, vector_of
 
 from mmsearch import store_compaction
 from mmsearch.store import Store
-from mmsearch.store_prune import kept_manifests, manifests, prune_old_versions
+from mmsearch.store_manifest import read_version
+from mmsearch.store_prune import kept_manifests, manifest_number, manifests, prune_old_versions
 
 DAY = 24 * 3600
 
@@ -109,4 +110,28 @@ def test_old_versions_are_dropped_although_there_is_no_room_to_merge(
         assert store.revisions()[0].tolist() == list(range(21, 51))
     assert caplog.text.count("could not be merged") == 2
     assert all(len(manifests(table)) == 12 for table in tables(collection))
+    check_content(collection)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 20, 40])
+def test_a_prune_that_is_killed_leaves_versions_with_all_their_files(
+    collection: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    table = collection / "items.lance"
+    left = iter(range(steps))
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(KeyboardInterrupt):
+        prune_old_versions(table, 10, DAY)
+    monkeypatch.undo()
+    numbers = [manifest_number(path) for path in manifests(table)]
+    assert numbers == list(range(numbers[0], numbers[-1] - 1, -1))
+    for manifest in manifests(table):
+        assert all((table / name).exists() for name in read_version(manifest).files)
     check_content(collection)
