@@ -25,7 +25,7 @@ def load_checked(data: bytes) -> dict[str, Any]:
     digest = body.pop(_CHECKSUM, None)
     try:
         same = dump_checked(body) == data
-    except RecursionError as error:  # the writer goes less deep than the reader
+    except RecursionError as error:  # from Python 3.12 on the writer goes less deep than the reader
         raise ValueError("nested too deeply") from error
     if not same:
         raise ValueError(f"checksum {str(digest)[:64]} does not fit the content")

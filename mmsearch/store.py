@@ -39,7 +39,17 @@ from mmsearch.store_rows import (
     texts,
 )
 from mmsearch.store_tables import QUARANTINE_DIRECTORY, StoredTable
-from mmsearch.store_vectors import TOKENS_FIELD, Ids, Tokens, Vectors, table_name, vector_schema, vectors_to_arrow
+from mmsearch.store_vectors import (
+    TOKENS_FIELD,
+    Ids,
+    Tokens,
+    Vectors,
+    require_fitting,
+    require_vectors,
+    table_name,
+    vector_schema,
+    vectors_to_arrow,
+)
 
 __all__ = ["CountKey", "Item", "KnownFiles", "Store", "Tokens", "Vectors"]
 
@@ -71,8 +81,8 @@ class Store(StoreReader):
         self._others = None if quarantine is None else OtherVectors(vectors_directory, name, quarantine=quarantine)
         older = {name: self._older(table) for name, table in (("items", items), ("vectors", vectors))}
         self.went_back = frozenset(name for name, sentence in older.items() if sentence is not None)
-        healed = [sentence for sentence in older.values() if sentence is not None]
-        self.warnings = (*healed, *(() if self._others is None else self._others.warnings))
+        others = () if self._others is None else self._others.warnings
+        self.warnings = (*filter(None, older.values()), *others)
         self._synced: set[tuple[str, int, int]] = set()
         # Time keeps revisions from coming back after a newest version was lost; counting on keeps them growing.
         newest = numbers(self._items.read(["revision"]), "revision").max(initial=0)
@@ -124,7 +134,7 @@ class Store(StoreReader):
             return
         ids = np.array([item.id for item in items], np.int64)
         found = {item.id for item in items if item.found}
-        self._check_put(ids, found, vectors, tokens)
+        require_fitting(ids, found, known=self._items.ids(), vectors=vectors, tokens=tokens)
         if tokens:
             self._vectors.require_optional()
         embeddings = vectors_to_arrow(self._vectors.schema, vectors, tokens)
@@ -155,7 +165,7 @@ class Store(StoreReader):
         strangers = np.setdiff1d(np.array(list(vectors), np.int64), self._items.ids())
         if len(strangers):
             raise ValueError(f"vector {strangers[0]} belongs to no item")
-        _require_vectors(tokens, vectors)
+        require_vectors(tokens, vectors)
         if tokens:
             self._vectors.require_optional()
         embeddings = vectors_to_arrow(self._vectors.schema, vectors, tokens)
@@ -238,32 +248,17 @@ class Store(StoreReader):
             CollectionDamaged: merging changed the rows of a table; it was undone.
         """
         for step in (merge, prune):
-            done = [step(table, force=force) for table in self._tables()]
-            if any(done):
+            if sum(step(table, force=force) for table in self._tables()):
                 self.sync()
 
     def prune(self) -> None:
         """Drop old versions, which needs no room: the newest 10 and those of the last 24 hours stay."""
-        if any([prune(table, force=True) for table in self._tables()]):  # noqa: C419 - of every table
+        if sum(prune(table, force=True) for table in self._tables()):
             self.sync()
 
     def fragments(self) -> int:
         """How many files hold the rows of all tables: searching through them takes longer the more there are."""
         return sum(fragment_count(table) for table in self._tables())
-
-    def _check_put(
-        self, ids: Ids, found: set[int], vectors: Mapping[int, Vectors], tokens: Mapping[int, Tokens]
-    ) -> None:
-        if len(np.unique(ids)) != len(ids):
-            raise ValueError("an item id comes twice in one put")
-        strangers = vectors.keys() - found
-        if strangers:
-            raise ValueError(f"vector {min(strangers)} belongs to no item that can be found")
-        _require_vectors(tokens, vectors)
-        # An item that is known may have lost its vector, or have none of this model yet, and may be moved all the same.
-        without = np.setdiff1d(np.array(sorted(found - vectors.keys()), np.int64), self._items.ids())
-        if len(without):
-            raise ValueError(f"item {without[0]} can be found but has no vector, and is not known yet")
 
     def _drop_other_vectors(self, rows: pa.Table) -> None:
         """Remove other models' vectors of those of `rows`, about to be written, that have another content now."""
@@ -303,9 +298,3 @@ class Store(StoreReader):
     def _next_revision(self) -> int:
         self._revision += 1
         return self._revision
-
-
-def _require_vectors(tokens: Mapping[int, Tokens], vectors: Mapping[int, Vectors]) -> None:
-    bare = tokens.keys() - vectors.keys()
-    if bare:
-        raise ValueError(f"tokens {min(bare)} come without a vector")

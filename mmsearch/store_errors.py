@@ -51,3 +51,8 @@ def _number(error: BaseException) -> int | None:
         return error.errno
     found = _NUMBER.findall(str(error))
     return int(found[-1]) if found else None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a LanceDB error without the place in its sources."""
+    return str(error).split(", /")[0].splitlines()[0][:300] if str(error) else type(error).__name__

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmsearch.durable import fsync_dir
+from mmsearch.durable import fsync_dir, make_directory
 from mmsearch.store_manifest import read_version
 
 _NEWEST = 2**64 - 1
@@ -64,6 +64,16 @@ def _named_files(table: Path) -> Iterator[Path]:
     """The files of all versions of `table`, but the manifests."""
     for folder, endings in _ENDINGS.items():
         yield from (path for path in (table / folder).glob("*") if path.suffix in endings)
+
+
+def move_aside(manifest: Path, quarantine: Path) -> tuple[Path, Path]:
+    """Where `manifest` was, and where in `quarantine` it is now."""
+    make_directory(quarantine)
+    aside = quarantine / f"{manifest.parent.parent.name}-{time.time_ns()}-{manifest.name}"
+    manifest.rename(aside)
+    fsync_dir(manifest.parent)
+    fsync_dir(quarantine)
+    return manifest, aside
 
 
 def manifest_number(manifest: Path) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -15,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mmsearch.durable import fsync_dir, make_directory
+from mmsearch.durable import make_directory
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound
-from mmsearch.store_errors import refusal, require_directories
-from mmsearch.store_prune import manifests
+from mmsearch.store_errors import first_line, refusal, require_directories
+from mmsearch.store_prune import manifests, move_aside
 from mmsearch.store_rows import numbers
 
 QUARANTINE_DIRECTORY = "quarantine"
@@ -225,7 +224,7 @@ class StoredTable:
                 self._table = self._database.open_table(self._name)
                 self._check_readable()
             except (RuntimeError, ValueError, OSError, CollectionDamaged) as error:
-                reason = reason or _short(error)
+                reason = reason or first_line(error)
                 if (refused := refusal(error)) is not None:
                     raise CollectionError(
                         f"{self.path}: cannot be read ({refused}); see that this user may read it and that the disk is"
@@ -233,7 +232,7 @@ class StoredTable:
                     ) from error
                 if self._acknowledged is not None and self._acknowledged(manifest, self.path):
                     break
-                moved.append(_move_aside(manifest, quarantine))
+                moved.append(move_aside(manifest, quarantine))
                 continue
             if moved:
                 self.healed = (
@@ -264,7 +263,9 @@ class StoredTable:
         try:
             yield
         except (RuntimeError, OSError, ValueError) as error:
-            raise CollectionDamaged(f"{self.path}: cannot be read ({_short(error)}); run `mmsearch repair`") from error
+            raise CollectionDamaged(
+                f"{self.path}: cannot be read ({first_line(error)}); run `mmsearch repair`"
+            ) from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -274,22 +275,8 @@ class StoredTable:
         except (RuntimeError, OSError) as error:
             self._ids = None
             raise CollectionError(
-                f"{self.path}: cannot be written ({_short(error)}); see that the disk has room, then run it again"
+                f"{self.path}: cannot be written ({first_line(error)}); see that the disk has room, then run it again"
             ) from error
-
-
-def _move_aside(manifest: Path, quarantine: Path) -> tuple[Path, Path]:
-    make_directory(quarantine)
-    aside = quarantine / f"{manifest.parent.parent.name}-{time.time_ns()}-{manifest.name}"
-    manifest.rename(aside)
-    fsync_dir(manifest.parent)
-    fsync_dir(quarantine)
-    return manifest, aside
-
-
-def _short(error: BaseException) -> str:
-    """The first line of a LanceDB error without the place in its sources."""
-    return str(error).split(", /")[0].splitlines()[0][:300] if str(error) else type(error).__name__
 
 
 def lancedb_library() -> Any:

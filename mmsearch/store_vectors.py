@@ -43,6 +43,35 @@ def table_name(fingerprint: str) -> str:
     return fingerprint
 
 
+def require_fitting(
+    ids: Ids, found: set[int], *, known: Ids, vectors: Mapping[int, Vectors], tokens: Mapping[int, Tokens]
+) -> None:
+    """Returns when items with `ids`, of which `found` can be found, may be put with these embeddings, where the items
+    `known` are in the table already.
+
+    Raises:
+        ValueError: an id comes twice, a vector belongs to no item that can be found, or a new item has none; or tokens
+            come without a vector.
+    """
+    if len(np.unique(ids)) != len(ids):
+        raise ValueError("an item id comes twice in one put")
+    strangers = vectors.keys() - found
+    if strangers:
+        raise ValueError(f"vector {min(strangers)} belongs to no item that can be found")
+    require_vectors(tokens, vectors)
+    # An item that is known may have lost its vector, or have none of this model yet, and may be moved all the same.
+    without = np.setdiff1d(np.array(sorted(found - vectors.keys()), np.int64), known)
+    if len(without):
+        raise ValueError(f"item {without[0]} can be found but has no vector, and is not known yet")
+
+
+def require_vectors(tokens: Mapping[int, Tokens], vectors: Mapping[int, Vectors]) -> None:
+    """Returns when all `tokens` have a vector beside them; raises ValueError when some have none."""
+    bare = tokens.keys() - vectors.keys()
+    if bare:
+        raise ValueError(f"tokens {min(bare)} come without a vector")
+
+
 def vectors_to_arrow(schema: pa.Schema, vectors: Mapping[int, Vectors], tokens: Mapping[int, Tokens]) -> pa.Table:
     """`vectors` (dim,) and `tokens` (T, C) by id as rows of a table with `schema`.
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from types import FrameType
 
 import pytest
+from fault_scenes import commands, scenes, server
+
+__all__ = ["commands", "scenes", "server"]
 
 _CPU_S = 120
 _MEMORY_BYTES = 400 * 1024 * 1024

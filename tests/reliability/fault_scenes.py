@@ -9,20 +9,27 @@ from pathlib import Path
 import pytest
 from fault_server import Ended, FaultServer
 from kill_scenes import KillScene, Scenery
+from kill_sweep import Sweeper, sweeper
 from kill_verdict import Tally, judge
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultServer]:
-    """Runs commands."""
-    with FaultServer(tmp_path_factory.mktemp("faults")) as server:
-        yield server
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweeper]:
+    """Scenes, and servers to run their commands side by side."""
+    with sweeper(tmp_path_factory.mktemp("faults")) as made:
+        yield made
 
 
-@pytest.fixture(scope="module")
-def scenes(server: FaultServer, tmp_path_factory: pytest.TempPathFactory) -> Scenery:
-    """Folders, collections, and what must become of them."""
-    return Scenery(tmp_path_factory.mktemp("scenes"), server)
+@pytest.fixture(scope="session")
+def server(commands: Sweeper) -> FaultServer:
+    """Runs commands one after the other."""
+    return commands.servers[0]
+
+
+@pytest.fixture(scope="session")
+def scenes(commands: Sweeper) -> Scenery:
+    """Folders, collections, and what must become of them. Shared, so only read them."""
+    return commands.scenes
 
 
 def words(scene: KillScene, collection: Path) -> tuple[str, ...]:

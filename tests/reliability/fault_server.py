@@ -43,7 +43,9 @@ class FaultServer:
 
     def __enter__(self) -> Self:
         self.scratch.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, **_SMALL, "PYTHONPATH": str(CHECKOUT)}
+        # Neither settings nor caches of the person who runs the tests.
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("MMSEARCH_", "XDG_"))}
+        environment = {**own, **_SMALL, "PYTHONPATH": str(CHECKOUT), "HOME": str(self.scratch)}
         program = [sys.executable, str(Path(__file__).with_name("fault_child.py"))]
         self._process = subprocess.Popen(
             program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

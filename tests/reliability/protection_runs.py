@@ -100,10 +100,11 @@ def run_all(protections: Sequence[Protection]) -> int:
         if not whole.passed:
             sys.stdout.write(f"with every protection in its place not all tests pass:\n{whole.printed}\n")
             return 1
-        missed = {each.name: run_without(each, tree) for each in protections}
+        kept = 0
         for each in protections:
-            verdict = "missed by" if missed[each.name].failed else "NOT MISSED BY"
-            sys.stdout.write(f"{each.name}: {verdict} {each.test}\n")
-    kept = sum(each.failed for each in missed.values())
-    sys.stdout.write(f"{kept} of {len(missed)} protections are missed when they are taken away\n")
-    return 0 if kept == len(missed) else 1
+            failed = run_without(each, tree).failed
+            kept += failed
+            sys.stdout.write(f"{each.name}: {'missed by' if failed else 'NOT MISSED BY'} {each.test}\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{kept} of {len(protections)} protections are missed when they are taken away\n")
+    return 0 if kept == len(protections) else 1

@@ -163,13 +163,6 @@ PROTECTIONS = [
         f"{_FUZZ}models.py::test_any_shape_is_an_array_or_refused",
     ),
     Protection(
-        "a checked document nests only so deep",
-        "mmsearch/checked_json.py",
-        "    except RecursionError as error:  # the writer goes less deep than the reader\n",
-        "    except BufferError as error:\n",
-        f"{_FUZZ}manifests.py::test_no_depth_of_a_checked_document_is_more_than_can_be_refused",
-    ),
-    Protection(
         "a collection's manifest of other shapes is damage",
         "mmsearch/manifest.py",
         "    except (ValueError, KeyError, TypeError, AttributeError) as error:\n",

@@ -28,14 +28,14 @@ PROTECTIONS: list[Protection] = [
         file="indexer/pipeline.py",
         old="        mark_returned(self._known, store)\n",
         new="",
-        test=_LIVES,
+        test=f"{_FINDS}::test_a_photo_that_comes_back_unreadable_is_no_longer_missing",
     ),
     Protection(
         name="missing items stay visible while their root is in trouble",
         file="mmsearch/search.py",
         old="if root_trouble(root.path, root.device) is not None}",
         new="if False}",
-        test=_LIVES,
+        test="tests/query/test_search.py::test_missing_items_stay_and_are_flagged_while_their_root_is_unhealthy",
     ),
     Protection(
         name="a place that holds a link or a directory has lost its file",

@@ -11,6 +11,7 @@ from stored_collection import DAMAGES, Stored, build, damage, flip, write_photos
 
 from mmsearch.checked_json import dump_checked
 from mmsearch.durable import WriterLock
+from mmsearch.errors import CollectionDamaged
 from mmsearch.examination import Examination
 from mmsearch.indexer.check import check
 from mmsearch.indexer.embed import Embedder
@@ -115,6 +116,18 @@ def test_only_rows_that_nobody_has_any_more_are_embedded_again(
     else:
         assert (report.embedded, report.without_embedding) == (fragment.rows, 0)
     assert sum(encoded) == fragment.rows
+    assert_same(stored, before)
+
+
+def test_rows_that_were_acknowledged_are_not_given_up_for_an_older_version(stored: Stored) -> None:
+    before = stored.found()
+    (name, *_) = stored.head("items").files
+    damage(stored.tables["items"] / name, "cut")
+    with pytest.raises(CollectionDamaged, match=r"items\.lance: cannot be read .*run `mmsearch repair`"):
+        stored.index()
+    assert not (stored.directory / "quarantine").exists()
+    mended(stored)
+    stored.index()
     assert_same(stored, before)
 
 

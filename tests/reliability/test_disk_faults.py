@@ -9,13 +9,11 @@ import os
 from pathlib import Path
 
 import pytest
-from fault_scenes import assert_goes_on, assert_one_sentence, scenes, server, words
+from fault_scenes import assert_goes_on, assert_one_sentence, words
 from fault_server import FaultServer
 from kill_scenes import KillScene, Scenery
 from small_mounts import mounted, needs_mount, resize
 from straced import needs_strace, traced
-
-__all__ = ["scenes", "server"]
 
 QUICK = 3
 

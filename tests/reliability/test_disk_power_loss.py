@@ -12,15 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_scenes import scenes, server, words
+from fault_scenes import words
 from fault_server import Ended, FaultServer
 from figures import tell
 from kill_scenes import KillScene, Scenery
 from kill_verdict import Tally, judge
 from lost_writes import CALLS, LOSSES, OPTIONS, UNREAD, Call, Disk, Loss, calls_in
 from straced import needs_strace, traced
-
-__all__ = ["scenes", "server"]
 
 pytestmark = [needs_strace, pytest.mark.case("F29"), pytest.mark.promise("R3")]
 QUICK, FULL = 3, 30

@@ -198,6 +198,6 @@ def test_any_bytes_are_an_array_or_refused(tmp_path: Path, data: bytes) -> None:
 @example(shape=(0, 1 << 64))
 def test_any_shape_is_an_array_or_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     dtype = np.dtype(np.float32)
-    (tmp_path / "a.npy").write_bytes(npy_header(dtype, shape) + bytes(16))
+    (tmp_path / "a.npy").write_bytes(npy_header(dtype, shape) + bytes(0 if 0 in shape else 16))
     with contextlib.suppress(ValueError):
         assert map_npy(tmp_path / "a.npy", dtype, shape).shape == shape

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from figures import tell
 from kill_scenes import NAMES
-from kill_sweep import Sweeper, at_event, calls_to_kill, events_of, in_call, spread, sweeper
+from kill_sweep import Sweeper, at_event, calls_to_kill, events_of, in_call, spread
 from kill_verdict import Tally
 from straced import needs_strace
 
@@ -23,14 +23,8 @@ CASES = {
     "switch of the model": ("F5",),
 }
 SCENES = [pytest.param(name, marks=pytest.mark.case(*CASES[name])) for name in NAMES]
-QUICK, EVENTS, CALLS = 6, 30, 40
+QUICK, EVENTS, CALLS = 5, 30, 40
 RENAMES = 6
-
-
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweeper]:
-    with sweeper(tmp_path_factory.mktemp("kill-sweep")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_scenes import assert_goes_on, assert_one_sentence, scenes, server, words
+from fault_scenes import assert_goes_on, assert_one_sentence, words
 from fault_server import CHECKOUT, FaultServer
 from kill_scenes import Scenery
 from kill_verdict import found_rows
-
-__all__ = ["scenes", "server"]
 
 STOPPED_S = 2.5
 DEADLINE = {"MMSEARCH_DECODE_TIMEOUT": "1"}

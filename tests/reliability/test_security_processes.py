@@ -22,10 +22,11 @@ from mmsearch.indexer.worker_process import WorkerConfig, WorkerProcess
 from mmsearch.types import Preprocess
 
 STRACE, UNSHARE = shutil.which("strace"), shutil.which("unshare")
-# Everything that Python tells of programs, sockets, and of objects that a pickle names.
+# Everything that Python tells of programs, connections, and of objects that a pickle names. Not of "socket.bind": a
+# library that LanceDB imports looks that way whether this computer has IPv6, and asks nobody.
 WATCH = """
 import sys
-BAD = ("socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.bind", "urllib.Request", "http.client.connect",
+BAD = ("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.Request", "http.client.connect",
        "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "pickle.find_class", "pty.spawn")
 def watch(event, arguments):
     if event in BAD or (event == "subprocess.Popen" and arguments[0] != sys.executable):

@@ -9,15 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fault_scenes import server
 from fault_server import Ended, FaultServer
 from photo_scenes import photo
 from straced import needs_strace, traced
 from tiny_model import write_tiny_model
 
 from mmsearch.model import Model, load_model
-
-__all__ = ["server"]
 
 
 class Folder:

@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_scenes import server
 from fault_server import Ended, FaultServer
 from kill_verdict import found_rows
 from photo_scenes import photo
 from small_mounts import mount, needs_mount, unmount
 from straced import needs_strace, traced
 from tiny_model import write_tiny_model
-
-__all__ = ["server"]
 
 pytestmark = [pytest.mark.promise("R5"), needs_mount]
 ON_THE_DRIVE = 5

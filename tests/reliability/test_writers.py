@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from fault_scenes import server
 from fault_server import FaultServer
 from figures import tell
 from photo_scenes import captions, outcome, photo
@@ -25,8 +24,6 @@ from tiny_model import write_tiny_model
 from mmsearch.cli.main import COMMANDS
 from mmsearch.durable import LOCK_NAME
 from mmsearch.model import load_model
-
-__all__ = ["server"]
 
 QUICK_S, FULL_S = 6, 60
 READERS = 4

@@ -110,7 +110,7 @@ def test_sync_pushes_new_and_changed_files_and_every_directory_above_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr(durable, "_fsync", lambda path, flags: synced.append(path))
+    monkeypatch.setattr(durable, "_fsync", lambda path, flags, **_: synced.append(path))
     tree = tmp_path / "tree"
     (tree / "data").mkdir(parents=True)
     (tree / "data" / "old").write_bytes(b"1")

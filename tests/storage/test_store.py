@@ -305,7 +305,7 @@ def test_unreadable_item_whose_vector_a_killed_put_left_is_not_published(store: 
 @pytest.mark.promise("R3")
 def test_sync_reaches_every_file_of_both_tables_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr("mmsearch.durable._fsync", lambda path, flags: synced.append(path))
+    monkeypatch.setattr("mmsearch.durable._fsync", lambda path, flags, **_: synced.append(path))
     with Store.open(tmp_path, MODEL) as store:
         put(store, 1, 2)
         store.sync()
