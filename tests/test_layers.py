@@ -55,7 +55,8 @@ ROWS: tuple[tuple[tuple[str, ...], ...], ...] = (
         (
             *("encoder", "model", "model_lookup", "onnx_session", "onnx_cache", "onnx_external_data", "itm", "hubness"),
             *("onnx_providers", "model_forms"),
-            *("model_hub", "model_hub_listing", "model_plan", "model_pull", "model_import", "model_listing", "model_removal"),
+            *("model_hub", "model_hub_listing", "model_plan", "model_pull"),
+            *("model_import", "model_listing", "model_removal"),
             *("openclip_names", "torch_checkpoint"),
             *("openclip", "openclip_encoder", "openclip_modules", "openclip_weights"),
         ),

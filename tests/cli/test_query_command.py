@@ -216,7 +216,9 @@ def test_a_folder_outside_of_the_roots_is_pointed_out_and_no_failure(
     empty.rmdir()
 
 
-def test_a_folder_that_is_not_there_and_never_was_is_a_slip(at_small: SmallCollection, cli: Cli, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_and_never_was_is_a_slip(
+    at_small: SmallCollection, cli: Cli, tmp_path: Path
+) -> None:
     for under in (tmp_path / "hoilday", at_small.photos / "hoilday"):
         outcome = cli("query", "red", "--under", under)
         assert (outcome.code, outcome.out) == (2, b"")
