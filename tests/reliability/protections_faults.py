@@ -11,7 +11,7 @@ PROTECTIONS = [
         "        if changed or head.table_versions != self._durable or not self._store.is_recorded:\n"
         "            self._store.sync()",
         "        if changed or head.table_versions != self._durable or not self._store.is_recorded:\n            pass",
-        "tests/reliability/test_disk_power_loss.py::test_the_record_is_true_to_the_disk",
+        "tests/reliability/test_disk_power_loss.py::test_what_is_acknowledged_has_been_pushed_to_the_disk",
     ),
     Protection(
         "CURRENT names a snapshot after its manifest is on the disk",
@@ -118,8 +118,8 @@ PROTECTIONS = [
     Protection(
         "an interrupt that Python remembers does not change the exit code",
         "mmsearch/__main__.py",
-        "        if ended.code == _INTERRUPTED:",
-        "        if False:",
+        '        sys.stderr.write("mmsearch: interrupted\\n")\n        _end_interrupted()',
+        '        sys.stderr.write("mmsearch: interrupted\\n")\n        sys.exit(_INTERRUPTED)',
         "tests/cli/test_command_line.py::test_an_interrupt_while_modules_are_loaded_is_one_line_too",
     ),
 ]

@@ -53,7 +53,7 @@ PROTECTIONS = [
         name="old versions go before the files they name",
         file="mmsearch/store_prune.py",
         old="for path in dropped:\n        freed",
-        new="for path in reversed(dropped):\n        freed",
+        new="for path in sorted(dropped, key=lambda each: each.parent.name, reverse=True):\n        freed",
         test="tests/storage/test_store_prune.py::test_a_prune_that_is_killed_leaves_versions_with_all_their_files",
     ),
 ]

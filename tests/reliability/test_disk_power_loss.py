@@ -92,3 +92,17 @@ def test_the_record_is_true_to_the_disk(server: FaultServer, scenes: Scenery, tm
             assert bytes(file.data) == path.read_bytes(), name
             if "_transactions" not in name and path.name not in ("lock", "latest_version_hint.json"):
                 assert file.safe == bytes(file.data), name
+
+
+def test_what_is_acknowledged_has_been_pushed_to_the_disk(server: FaultServer, scenes: Scenery, tmp_path: Path) -> None:
+    """Each time a snapshot is said to be safe, so is every file of the tables that it was made of."""
+    disk, calls = record(server, scenes["run with changes"], tmp_path / "collection")
+    said = 0
+    for call in calls:
+        disk.apply(call)
+        if call.paths and call.paths[0].endswith("-published"):
+            said += 1
+            files = {name: file for name, file in disk.names.items() if file is not None and ".lance/" in name}
+            assert files.keys() <= disk.safe_names.keys()
+            assert [name for name, file in files.items() if file.safe != bytes(file.data)] == []
+    assert said > 1
