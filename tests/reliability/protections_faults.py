@@ -115,11 +115,4 @@ PROTECTIONS = [
         "time.monotonic() - before",
         "tests/indexer/test_decode_worker.py::test_time_in_which_the_parent_was_stopped_is_not_the_files_fault",
     ),
-    Protection(
-        "an interrupt that Python remembers does not change the exit code",
-        "mmsearch/__main__.py",
-        '        sys.stderr.write("mmsearch: interrupted\\n")\n        _end_interrupted()',
-        '        sys.stderr.write("mmsearch: interrupted\\n")\n        sys.exit(_INTERRUPTED)',
-        "tests/cli/test_command_line.py::test_an_interrupt_while_modules_are_loaded_is_one_line_too",
-    ),
 ]
