@@ -17,13 +17,16 @@ from mmsearch import manifest as manifests
 from mmsearch.durable import LOCK_NAME, lock_is_sound
 from mmsearch.errors import CollectionDamaged, CollectionError
 from mmsearch.examination import INDEX, REPAIR, Examination
+from mmsearch.indexer.places import misplaced
 from mmsearch.manifest import CollectionManifest, ModelRef
 from mmsearch.progress import ProgressCallback
 from mmsearch.snapshot_check import Live, examine_snapshots
 from mmsearch.snapshot_manifest import CURRENT_FILE, active_model, manifest_path
+from mmsearch.snapshot_unfinished import snapshot_numbers, was_published
 from mmsearch.store_check import Rows, examine_files, examine_rows, table_paths
 from mmsearch.store_checksums import FILE_NAME as CHECKSUMS_FILE
-from mmsearch.store_checksums import Record, newest_version, read_record
+from mmsearch.store_checksums import Record, read_record
+from mmsearch.store_prune import manifests as table_manifests
 from mmsearch.store_tables import QUARANTINE_DIRECTORY
 from mmsearch.types import CheckReport
 
@@ -60,7 +63,7 @@ def check(directory: Path, *, read_data: bool = False, progress: ProgressCallbac
         bytes=looked_at[1],
         damaged=tuple(sorted(found.damaged, key=lambda each: each.path)),
         unrecorded=found.unrecorded,
-        without_embedding=0 if rows is None else rows.without_embedding,
+        without_embedding=0 if rows is None else len(rows.without_embedding),
         quarantine=tuple(sorted(str(path) for path in quarantine.glob("*"))),
         notes=tuple(found.notes),
         seconds=time.monotonic() - started,
@@ -72,6 +75,8 @@ def _examined(
 ) -> tuple[Examination, Rows | None]:
     """One look at everything; the files in `read` (None for all) by their bytes."""
     found = Examination()
+    if not _examine_places(directory, found):
+        return found, None
     manifest = _examine_marker(directory, found)
     record = _examine_record(directory, found)
     _examine_lock(directory, found)
@@ -86,7 +91,22 @@ def _examined(
     rows = examine_rows(directory, model, found) if model is not None and sound else None
     if rows is not None and live is not None:
         _compare(directory, rows, live, found)
+    elif rows is not None and len(rows.ids) and not found.damaged:
+        found.notes.append(
+            f"nothing is published, and the tables hold {len(rows.ids):,} items: {INDEX} publishes those"
+        )
     return found, rows
+
+
+def _examine_places(directory: Path, found: Examination) -> bool:
+    """Notes in `found` what is out of place; whether everything else can be opened without waiting for ever."""
+    instead = list(misplaced(directory))
+    for each in instead:
+        found.blame(each.path, each.what, f"{REPAIR} puts it aside, and mends what is lacking then")
+    waits = any(each.waits for each in instead)
+    if waits:
+        found.notes.append(f"nothing else was looked at: opening that may never end; run {REPAIR}, and check again")
+    return not waits
 
 
 def _examine_marker(directory: Path, found: Examination) -> CollectionManifest | None:
@@ -104,6 +124,8 @@ def _examine_record(directory: Path, found: Examination) -> Record:
     path = directory / CHECKSUMS_FILE
     try:
         record = read_record(directory)
+        if not path.exists() and was_published(directory):
+            found.blame(path, "is gone", f"{REPAIR} records the tables anew, as they are")
         if record:
             found.saw(path.stat().st_size)
         return record
@@ -135,11 +157,14 @@ def _model(directory: Path, manifest: CollectionManifest | None, live: Live | No
 
 
 def _compare(directory: Path, rows: Rows, live: Live, found: Examination) -> None:
-    """The snapshot holds what the tables hold, unless these have been changed since."""
-    same = np.array_equal(rows.ids, live.ids) and np.array_equal(rows.revisions, live.revisions)
+    """The snapshot holds what the tables hold, unless these have been changed since; and what lost its embedding, as it
+    was before.
+    """
+    own = ~np.isin(live.ids, rows.without_embedding)
+    same = np.array_equal(rows.ids, live.ids[own]) and np.array_equal(rows.revisions, live.revisions[own])
     if same:
         return
-    counts = f"{len(live.ids):,} items, and the tables hold {len(rows.ids):,}"
+    counts = f"{np.count_nonzero(own):,} items, and the tables hold {len(rows.ids):,}"
     if rows.versions == live.head.table_versions and not found.damaged:
         path = manifest_path(directory, live.number)
         found.blame(path, f"holds {counts}", f"{REPAIR} publishes it anew from the tables")
@@ -157,7 +182,9 @@ def _state(directory: Path) -> tuple[object, ...]:
             stamps.append((status.st_ino, status.st_mtime_ns, status.st_size))
         except OSError:
             stamps.append(None)
-    return (*stamps, *((path.name, newest_version(path)) for path in table_paths(directory)))
+    # Versions that are dropped, and snapshots, take files with them before anything else tells of it.
+    versions = ((table.name, *(path.name for path in table_manifests(table))) for table in table_paths(directory))
+    return (*stamps, *snapshot_numbers(directory), *versions)
 
 
 def _bare(path: Path, error: CollectionError) -> str:

@@ -43,7 +43,8 @@ class Scope:
     """What one PATH argument asks to look at: all of a root, a directory inside it, or a single file.
 
     `path` is relative to the root, "" for the root itself, which may be a file. `without` are paths, relative to the
-    root, that are passed over with all beneath them: they belong to other roots.
+    root, that are passed over with all beneath them: they belong to other roots. With `files`, relative to the root,
+    it is those and nothing else: of `is_file` scopes there are several in one then, and `path` is "".
     """
 
     root_id: int
@@ -51,6 +52,7 @@ class Scope:
     path: bytes
     is_file: bool = False
     without: frozenset[bytes] = frozenset()
+    files: frozenset[bytes] = frozenset()
 
     @property
     def top(self) -> bytes:
@@ -63,6 +65,8 @@ class Scope:
 
     def covers(self, path: bytes) -> bool:
         """Whether a scan of this scope would come across `path`, relative to the same root."""
+        if self.files:
+            return path in self.files
         inside = not self.path or path == self.path or path.startswith(self.path + b"/")
         return inside and not (self.without and self._is_left_out(path))
 
@@ -141,7 +145,8 @@ class Walk:
     def names(self) -> Iterator[tuple[bytes, str]]:
         """The (path, extension) of what `files` would give, without a stat for each."""
         if self.scope.is_file:
-            yield self.scope.path, known_extension(self.scope.top) or ""
+            for path in sorted(self.scope.files) or [self.scope.path]:
+                yield path, known_extension(self.scope.absolute(path)) or ""
             return
         pending = [iter([self.scope.path])]
         while pending and not self.broken:

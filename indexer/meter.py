@@ -40,16 +40,20 @@ class Meter:
 
     def tick(self, *, now: bool = False) -> None:
         """Some files more may be done."""
-        self._tell("index", self._done(), now=now)
+        self._tell("index", self._done, now=now)
 
     def publishing(self, *, done: bool) -> None:
         """The snapshot is about to be published, or has been."""
         self._tell("publish", int(done), total=1, now=True)
 
-    def _tell(self, phase: Phase, done: int, *, total: int | None = None, now: bool = False) -> None:
+    def _tell(
+        self, phase: Phase, done: int | Callable[[], int], *, total: int | None = None, now: bool = False
+    ) -> None:
         if self._progress is None or (not now and time.monotonic() < self._next):
             return
         self._next = time.monotonic() + _EVERY_S
+        # Counting may cost more than a file does.
+        done = done if isinstance(done, int) else done()
         if total is None and self._total is not None:
             total = max(self._total, done)
         self._progress(Progress(phase, done, total))

@@ -57,7 +57,7 @@ def optimize(directory: Path, *, threads: int | None = None) -> OptimizeReport:
             writer = SnapshotWriter(directory, threads=threads)
             publisher = Publisher(directory, store, manifest.model, every_s=math.inf, writer=writer)
             # A snapshot of another model, as in a change, stays.
-            items = publisher.publish(manifest.roots, merge_all=True)
+            items = publisher.publish(manifest, merge_all=True)
             store.sync()
             warnings += _emptied_quarantine(directory)
             return OptimizeReport(

@@ -30,7 +30,7 @@ from mmsearch.indexer.regain import Regain
 from mmsearch.indexer.settle import Settler
 from mmsearch.indexer.space import require_space
 from mmsearch.indexer.survey import Survey, mounts_after, mounts_during
-from mmsearch.indexer.switch import Wish, finished, is_complete, progress_of, remark
+from mmsearch.indexer.switch import Wish, finished, is_complete, pending, progress_of, remark
 from mmsearch.indexer.tally import Tally
 from mmsearch.indexer.workplace import Workplace, opened, wrapped_errors
 from mmsearch.indexer.write import BatchLimits, Writer
@@ -86,6 +86,9 @@ def index(directory: Path, paths: Iterable[roots.PathInput] | None, model: Model
     """
     started = time.monotonic()
     arguments = _arguments(directory, paths)
+    with wrapped_errors(directory):
+        # Before anything is created. How much more a collection needs that holds something is known once it is open.
+        require_space(directory, items=0, embedding_bytes=_embedding_bytes(model))
     with (
         interruptible() as interrupt,
         wrapped_errors(directory),
@@ -135,7 +138,7 @@ class _Run:
             store,
             place.model,
             every_s=options.publish_every_s,
-            hold=place.switching or self._regain.waits,
+            hold=place.switching,
             writer=SnapshotWriter(place.directory, threads=options.threads, index=options.index),
         )
         self._meter = Meter(options.progress, self._done)
@@ -177,13 +180,12 @@ class _Run:
         return items
 
     def _publish_own(self) -> int:
-        roots_now = self._place.manifest.roots
-        if self._interrupt.requested and self._regain.waits:
-            self._publisher.sync()
-            return published_items(self._place.directory)
-        lost = self._regain.remark(roots_now)
-        self.remarks = () if lost is None else (lost,)
-        return self._publisher.publish(roots_now)
+        manifest = self._place.manifest
+        items = self._publisher.publish(manifest)
+        under_way = pending(manifest)
+        lost = self._regain.remarks(manifest.roots, carried=self._publisher.carried)
+        self.remarks = lost if under_way is None else (*lost, under_way)
+        return items
 
     def _switch_model(self) -> int:
         """Lets the new model answer, if everything is embedded by it, or else the old one as before."""
@@ -192,9 +194,10 @@ class _Run:
         self.switch = progress_of(place.model, place.store.known_files(), done=complete)
         if not complete:
             self._publisher.sync()
-            self.remarks = (remark(place.manifest, place.store, interrupted=self._interrupt.requested),)
+            scopes = [survey.scope for survey in self.surveys]
+            self.remarks = (remark(place.manifest, place.store, scopes=scopes, interrupted=self._interrupt.requested),)
             return published_items(place.directory)
-        items = self._publisher.publish(place.manifest.roots)
+        items = self._publisher.publish(place.manifest)
         place.replace_manifest(finished(place.manifest))
         place.remove_unlisted_models()
         return items
@@ -219,8 +222,7 @@ class _Run:
         mounts = mounts_during(self._place.manifest.mounts, self.surveys)
         self._place.replace_manifest(replace(self._place.manifest, mounts=mounts))
         self._regain.note(changes)
-        self._publisher.hold = self._place.switching or self._regain.waits
-        self._publisher.publish_if_due(self._place.manifest.roots)
+        self._publisher.publish_if_due(self._place.manifest)
 
     def _done(self) -> int:
         return self.tally.files + sum(survey.seen.settled for survey in self.surveys)

@@ -15,7 +15,7 @@ from mmsearch.indexer.decode import DecodePool
 from mmsearch.indexer.discover import Found, join_path, known_extension
 from mmsearch.indexer.embed import Embedder
 from mmsearch.indexer.intake import Intake
-from mmsearch.indexer.interrupt import Interrupt, interruptible
+from mmsearch.indexer.interrupt import Interrupt
 from mmsearch.indexer.known import KnownIndex
 from mmsearch.indexer.origin import Origins
 from mmsearch.indexer.pipeline import IndexOptions
@@ -37,23 +37,30 @@ def lacking(store: Store) -> int:
     return int(np.count_nonzero((known.statuses != "error") & ~known.has_vector))
 
 
-def reembed(directory: Path, store: Store, roots: Sequence[Root], model: Model, options: IndexOptions) -> None:
+def reembed(
+    directory: Path,
+    store: Store,
+    roots: Sequence[Root],
+    *,
+    model: Model,
+    options: IndexOptions,
+    interrupt: Interrupt,
+) -> None:
     """Reads the files of the items without an embedding by `model`, as far as they are there, and embeds them. A file
-    that has changed meanwhile comes in as it is now. Ended early, it goes on another time.
+    that has changed meanwhile comes in as it is now. Ended early, on a request to `interrupt`, it goes on another time.
 
     Raises:
         CollectionError: the collection cannot be written.
         ModelError: the model cannot be loaded.
     """
-    with interruptible() as interrupt:
-        _Again(directory, store, roots, model, interrupt).run(options)
+    _Again(directory, store, roots, model=model, interrupt=interrupt).run(options)
 
 
 class _Again:
     """The stages that a lost embedding goes through, as in a run over folders, without the walk."""
 
     def __init__(
-        self, directory: Path, store: Store, roots: Sequence[Root], model: Model, interrupt: Interrupt
+        self, directory: Path, store: Store, roots: Sequence[Root], *, model: Model, interrupt: Interrupt
     ) -> None:
         reasons = {item.id: item.reason for item in store.errors() if item.reason}
         healthy = [root.id for root in roots if root_trouble(root.path, root.device) is None]

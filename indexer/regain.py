@@ -2,8 +2,8 @@
 
 A file that changed is read by whatever run comes first. In a run that is to change the model its row gets the new
 content and the new model's embedding, and the old model's, which was of the old content, goes. A kill, and damage to a
-table, may take embeddings too. The live snapshot holds such an item as it was; the next one of its model would not hold
-it, although a run over other folders has not been asked to look at it. So its file is read along with them.
+table, may take embeddings too. The live snapshot holds such an item as it was, and so do the next ones; but a run over
+other folders has not been asked to look at it. So its file is read along with them.
 """
 
 from __future__ import annotations
@@ -34,21 +34,18 @@ class Regain:
         rows = _lost(directory, model, files)
         self._places = {int(files.ids[row]): (int(files.root_ids[row]), files.path(row)) for row in rows.tolist()}
 
-    @property
-    def waits(self) -> bool:
-        """Whether something would vanish if what the tables hold were published now."""
-        return bool(self._places)
-
     def surveys(self, roots: Sequence[Root], surveys: Sequence[Survey]) -> list[Survey]:
-        """`surveys`, and one of each file to read that none of them comes to."""
-        by_id = {root.id: root for root in roots}
+        """`surveys`, and for each root one more, of the files to read that none of them comes to."""
+        paths: dict[int, set[bytes]] = {}
+        for root_id, path in self._places.values():
+            if not any(each.scope.root_id == root_id and each.scope.covers(path) for each in surveys):
+                paths.setdefault(root_id, set()).add(path)
         scopes = [
-            Scope(root_id, by_id[root_id].path, path, is_file=True)
-            for root_id, path in sorted(set(self._places.values()))
-            if root_id in by_id
-            and not any(each.scope.root_id == root_id and each.scope.covers(path) for each in surveys)
+            (root, Scope(root.id, root.path, b"", is_file=True, files=frozenset(paths[root.id])))
+            for root in roots
+            if root.id in paths
         ]
-        return [*surveys, *(Survey.begin(scope, by_id[scope.root_id], unasked=True) for scope in scopes)]
+        return [*surveys, *(Survey.begin(scope, root, unasked=True) for root, scope in scopes)]
 
     def note(self, changes: Sequence[Change]) -> None:
         """`changes` are in the tables: what they were made of is embedded, or cannot be read any more."""
@@ -57,16 +54,23 @@ class Regain:
                 for id in change.takes_over.tolist():
                     self._places.pop(id, None)
 
-    def remark(self, roots: Sequence[Root]) -> str | None:
-        """A sentence on what could not be read again, None when all was."""
+    def remarks(self, roots: Sequence[Root], *, carried: Rows) -> tuple[str, ...]:
+        """Sentences on what could not be read again, none when all was. The ids `carried` are found all the same."""
         paths = {root.id: root.path for root in roots}
-        lost = sorted(join_path(paths[root_id], path) for root_id, path in self._places.values() if root_id in paths)
-        if not lost:
-            return None
-        return (
-            f"{len(lost):,} items that were found before are not found until their files, which have changed, can be"
-            f" read (first: {safe_path(lost[0])})"
-        )
+        kept: list[bytes] = []
+        lost: list[bytes] = []
+        found = set(carried.tolist())
+        for id, (root_id, path) in self._places.items():
+            if root_id in paths:
+                (kept if id in found else lost).append(join_path(paths[root_id], path))
+        return (*_remark(kept, "are found as they were before"), *_remark(lost, "are not found"))
+
+
+def _remark(paths: list[bytes], what: str) -> tuple[str, ...]:
+    if not paths:
+        return ()
+    until = "until their files, which have changed or lost their embeddings, can be read"
+    return (f"{len(paths):,} items that were found before {what} {until} (first: {safe_path(min(paths))})",)
 
 
 def _lost(directory: Path, model: ModelRef, files: KnownFiles) -> Rows:

@@ -9,32 +9,33 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmsearch import manifest as manifests
-from mmsearch.durable import LOCK_NAME, WriterLock, fsync_dir, lock_is_sound, make_directory
+from mmsearch.durable import LOCK_NAME, WriterLock, lock_is_sound
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound, ModelError
-from mmsearch.indexer.mend_snapshots import drop_damaged_snapshots
+from mmsearch.indexer.interrupt import Interrupt, interruptible
+from mmsearch.indexer.mend_snapshots import mend_current, set_aside_damaged
 from mmsearch.indexer.mend_tables import mend_tables
 from mmsearch.indexer.pipeline import IndexOptions
-from mmsearch.indexer.publish import Publisher
+from mmsearch.indexer.places import moved, put_aside
+from mmsearch.indexer.publish import Publisher, published_items
+from mmsearch.indexer.quarantine import move_aside
 from mmsearch.indexer.reembed import lacking, reembed
 from mmsearch.indexer.restore import restore
 from mmsearch.indexer.switch import settled
-from mmsearch.indexer.workplace import DIRECTORIES
-from mmsearch.manifest import SNAPSHOTS_DIRECTORY, CollectionManifest, ModelRef, Root
+from mmsearch.manifest import CollectionManifest, ModelRef
+from mmsearch.misplaced import misplaced_file
 from mmsearch.model import Model
 from mmsearch.snapshot import Snapshot
-from mmsearch.snapshot_check import snapshot_numbers
-from mmsearch.snapshot_manifest import CURRENT_FILE, SnapshotHead, read_manifest
+from mmsearch.snapshot_manifest import CURRENT_FILE, SnapshotHead, read_current, read_manifest
+from mmsearch.snapshot_unfinished import snapshot_numbers, was_published
 from mmsearch.snapshot_writer import SnapshotWriter
-from mmsearch.store import ITEMS_TABLE, VECTORS_DIRECTORY, Store
+from mmsearch.store import ITEMS_TABLE, Store
+from mmsearch.store_checksums import FILE_NAME as CHECKSUMS_FILE
 from mmsearch.store_prune import manifests as table_manifests
-from mmsearch.store_tables import QUARANTINE_DIRECTORY
 from mmsearch.types import RepairReport
 
 # Ids above the largest one in use that a lost collection.json may have given away: to blocks of a run that was killed,
@@ -55,6 +56,7 @@ class Remake:
 def repair(directory: Path, *, remake: Remake | None = None, threads: int | None = None) -> RepairReport:
     """What was found damaged in the collection at `directory`, and mended: its marker, its tables, its snapshots.
     Without `remake` nothing is embedded and no original is read. `threads` build indexes, None is FAISS's own number.
+    Interrupted, it has made safe what is mended, and leaves the snapshot that answers as it is.
 
     Raises:
         CollectionNotFound: there is no collection.
@@ -66,26 +68,27 @@ def repair(directory: Path, *, remake: Remake | None = None, threads: int | None
     with contextlib.suppress(CollectionDamaged):
         manifests.read(directory)
     try:
-        found = _without_garbled_lock(directory)
-        with WriterLock(directory):
-            report = _repaired(directory, remake, SnapshotWriter(directory, threads=threads))
+        found = _with_a_lock(directory)
+        with interruptible() as interrupt, WriterLock(directory):
+            writer = SnapshotWriter(directory, threads=threads)
+            report = _repaired(directory, remake, writer=writer, interrupt=interrupt)
             return replace(report, mended=(*found, *report.mended))
     except OSError as error:
         raise CollectionError(
-            f"{directory}: cannot be written ({error.strerror or error}); see that its disk has room and is not"
-            " read-only, then run `mmsearch repair` again"
+            f"{error.filename or directory}: cannot be read or written ({error.strerror or error}); see that its disk"
+            " is sound, has room and is not read-only, then run `mmsearch repair` again"
         ) from error
 
 
-def _repaired(directory: Path, remake: Remake | None, writer: SnapshotWriter) -> RepairReport:
-    found = _put_aside(directory)
+def _repaired(directory: Path, remake: Remake | None, *, writer: SnapshotWriter, interrupt: Interrupt) -> RepairReport:
+    found = [*put_aside(directory), *mend_current(directory), *_record_is_gone(directory)]
     tables = mend_tables(directory)
-    gone = _items_are_gone(directory)
+    gone, beyond = _items_are_gone(directory)
     manifest, sentences = _manifest(directory)
-    found += [*tables, *sentences]
+    found += [*tables, *beyond, *sentences]
     stands, manifest = manifest, settled(directory, manifest)
     if manifest.model is None:
-        return RepairReport(tuple(found), items=0, without_embedding=0)
+        return RepairReport(tuple(found), items=0, without_embedding=0, interrupted=interrupt.requested)
     model = manifest.model
     with Store.open(directory, model) as store:
         found += store.warnings
@@ -94,72 +97,89 @@ def _repaired(directory: Path, remake: Remake | None, writer: SnapshotWriter) ->
         manifest = replace(manifest, next_id=max(manifest.next_id, newest + 1))
         if manifest != stands:
             manifests.write(directory, manifest)
-        if tables or gone or store.went_back:
+        if tables or gone or store.went_back or store.lacks_rows:
             found += restore(directory, store, model)
         found += _swept(store.sweep())
-        embedded = 0 if remake is None else _reembedded(directory, store, manifest, remake)
-        publisher = Publisher(directory, store, model, every_s=math.inf, writer=writer)
-        found += _published(directory, store, publisher, manifest.roots)
-        items = len(store.revisions()[0])
-        return RepairReport(tuple(found), items=items, without_embedding=lacking(store), embedded=embedded)
+        embedded = 0 if remake is None else _reembedded(directory, store, manifest, remake=remake, interrupt=interrupt)
+        if interrupt.requested:
+            # What is not embedded yet answers from the snapshot that stands, damaged or not.
+            store.sync()
+            items = _answering(directory)
+        else:
+            publisher = Publisher(directory, store, model, every_s=math.inf, writer=writer)
+            sentences, items = _published(directory, publisher, manifest)
+            found += sentences
+            store.sync()
+            writer.tidy()
+        return RepairReport(
+            tuple(found),
+            items=items,
+            without_embedding=lacking(store),
+            embedded=embedded,
+            interrupted=interrupt.requested,
+        )
 
 
-def _reembedded(directory: Path, store: Store, manifest: CollectionManifest, remake: Remake) -> int:
+def _reembedded(
+    directory: Path, store: Store, manifest: CollectionManifest, *, remake: Remake, interrupt: Interrupt
+) -> int:
     """How many lost embeddings were made again."""
     before = lacking(store)
-    if not before or manifest.model is None:
+    if not before or manifest.model is None or interrupt.requested:
         return 0
     try:
         model = remake.load(manifest.model)
-        reembed(directory, store, manifest.roots, model, remake.options)
+        reembed(directory, store, manifest.roots, model=model, options=remake.options, interrupt=interrupt)
     except ModelError as error:
         _log.warning("nothing is embedded: %s", error)
     return before - lacking(store)
 
 
-def _published(directory: Path, store: Store, publisher: Publisher, roots: tuple[Root, ...]) -> list[str]:
-    """Sentences on what was wrong with the snapshots, which hold what the tables hold now."""
+def _published(directory: Path, publisher: Publisher, manifest: CollectionManifest) -> tuple[list[str], int]:
+    """Sentences on what was wrong with the snapshots, the live one of which holds what the tables hold now; and how
+    many items that is.
+    """
+    # Before anything is published: that removes what no snapshot needs, and these say what was damaged.
+    found = set_aside_damaged(directory, live=_live(directory))
     damage = _snapshot_damage(directory)
-    publisher.publish(roots, anew=bool(damage))
-    store.sync()
-    return [*(f"{sentence}: published anew" for sentence in damage), *drop_damaged_snapshots(directory)]
+    nothing = not damage and _live(directory) is None
+    items = publisher.publish(manifest, anew=bool(damage))
+    found += [f"{sentence}: published anew" for sentence in damage]
+    if nothing and items:
+        found.append(f"{directory}: nothing was published; {items:,} items are now, from the tables")
+    if damage:
+        # The one before answered up to now, as well as it could.
+        found += set_aside_damaged(directory, live=read_current(directory))
+    return found, items
 
 
-def _without_garbled_lock(directory: Path) -> list[str]:
-    """A sentence when the lock file holds anything but what a lock file may hold: taking the lock writes it anew."""
+def _live(directory: Path) -> int | None:
+    """The number of the snapshot that answers, None when its manifest cannot be read."""
+    try:
+        return read_manifest(directory, read_current(directory)).number
+    except (OSError, CollectionError):
+        return None
+
+
+def _answering(directory: Path) -> int:
+    """How many items the live snapshot holds; none when it cannot be opened."""
+    try:
+        return published_items(directory)
+    except CollectionError:
+        return 0
+
+
+def _with_a_lock(directory: Path) -> list[str]:
+    """A sentence when the lock file is none, and was moved aside, or holds anything but what it may hold: taking the
+    lock writes it anew.
+    """
     path = directory / LOCK_NAME
+    if (instead := misplaced_file(path)) is not None:
+        return [moved(directory, instead)]
     try:
         return [] if lock_is_sound(path.read_bytes()) else [f"{path}: was garbled; written anew"]
     except OSError:
         return []
-
-
-def _put_aside(directory: Path) -> list[str]:
-    """A sentence for each thing that stood where a file belongs, or a directory, and was moved to the quarantine."""
-    quarantine = directory / QUARANTINE_DIRECTORY
-    folders = [directory / name for name in DIRECTORIES]
-    tables = [directory / f"{ITEMS_TABLE}.lance", *sorted((directory / VECTORS_DIRECTORY).glob("*.lance"))]
-    manifest_files = sorted((directory / SNAPSHOTS_DIRECTORY).glob("*.json"))
-    found = []
-    for path in (*folders, *tables):
-        if os.path.lexists(path) and not path.is_dir():
-            found.append(_moved(path, quarantine, "no directory"))
-    for path in (directory / manifests.FILE_NAME, directory / CURRENT_FILE, *manifest_files):
-        if os.path.lexists(path) and not path.is_file():
-            found.append(_moved(path, quarantine, "no file"))
-    return found
-
-
-def _moved(path: Path, quarantine: Path, what: str) -> str:
-    aside = quarantine / f"{path.name}-{time.time_ns()}"
-    waiting = path.with_name(f"{aside.name}.aside") if path == quarantine else path
-    if waiting != path:
-        path.rename(waiting)
-    make_directory(quarantine)
-    waiting.rename(aside)
-    fsync_dir(quarantine)
-    fsync_dir(path.parent)
-    return f"{path}: was {what}; moved to {aside}"
 
 
 def _manifest(directory: Path) -> tuple[CollectionManifest, list[str]]:
@@ -175,28 +195,35 @@ def _manifest(directory: Path) -> tuple[CollectionManifest, list[str]]:
         newest = int(store.known_files().ids.max(initial=0))
         # What is not named would be removed, and may be half of a change to another model.
         others = store.other_models()
-    manifest = CollectionManifest(head.roots, head.model, next_id=newest + _ID_GAP, kept_models=others)
-    path.unlink(missing_ok=True)
+    manifest = CollectionManifest(
+        head.roots, head.model, next_id=newest + _ID_GAP, kept_models=others, mounts=head.mounts
+    )
+    if path.exists():
+        move_aside(directory, path)
     manifests.write(directory, manifest)
     return manifest, [*healed, f"{path}: was damaged or gone; written again from a snapshot"]
 
 
-def _items_are_gone(directory: Path) -> bool:
-    """Whether the table of items is gone while there are snapshots; a live one that is whole brings the items back.
-
-    Raises:
-        CollectionDamaged: it is, and there is none: publishing would empty what may still answer.
+def _items_are_gone(directory: Path) -> tuple[bool, list[str]]:
+    """Whether the table of items is gone though something was published; and a sentence when not all of it can be had
+    back: roots are known all the same, and an empty table lets the next run fill it.
     """
     items = directory / f"{ITEMS_TABLE}.lance"
-    if table_manifests(items) or not snapshot_numbers(directory):
-        return False
+    if table_manifests(items) or not (snapshot_numbers(directory) or was_published(directory)):
+        return False, []
     damage = _snapshot_damage(directory)
-    if damage:
-        raise CollectionDamaged(
-            f"{items}: is gone, and the snapshot that could say what the items were is damaged ({damage[0]}): index the"
-            " folders again, into this collection or a new one"
-        )
-    return True
+    return True, [
+        f"{items}: is gone, and so is what the damaged snapshot ({sentence}) does not hold any more: the next `mmsearch"
+        " index` reads all files again"
+        for sentence in damage[:1]
+    ]
+
+
+def _record_is_gone(directory: Path) -> list[str]:
+    path = directory / CHECKSUMS_FILE
+    if path.exists() or not was_published(directory):
+        return []
+    return [f"{path}: was gone; the tables are recorded anew, as they are"]
 
 
 def _newest_head(directory: Path, damaged: CollectionDamaged) -> SnapshotHead:

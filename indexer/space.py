@@ -16,15 +16,22 @@ _TIMES = 2
 
 
 def require_space(directory: Path, *, items: int, embedding_bytes: int) -> None:
-    """Returns when the disk of the collection in `directory`, with so many items, has room for a run.
+    """Returns when the disk of the collection in `directory`, with so many items, has room for a run. The directory
+    need not be there yet.
 
     Raises:
         CollectionError: it has not; the message says how much there is and how much is needed.
     """
     needed = SMALLEST_FREE + _TIMES * items * (_ROW_BYTES + embedding_bytes)
-    free = shutil.disk_usage(directory).free
+    free = shutil.disk_usage(_standing(directory)).free
     if free < needed:
         raise CollectionError(
             f"{safe_path(str(directory))}: {free >> 20} MB are free on its disk, and indexing needs"
             f" {-(-needed >> 20)} MB; make room, or keep the collection elsewhere with --collection"
         )
+
+
+def _standing(directory: Path) -> Path:
+    """The directory, or the nearest one above it that is there: they are on one disk when it is made."""
+    absolute = directory.absolute()
+    return next((each for each in (absolute, *absolute.parents) if each.is_dir()), absolute)

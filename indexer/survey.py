@@ -111,7 +111,8 @@ class Survey:
         """The root as it is now when it turned up on another device with most of its files, or with `force` anyhow: it
         lives there from now on. Otherwise None.
         """
-        if self.trouble != "another device" or self.scope.path or self.walk.broken is not None:
+        partial = self.scope.path or self.scope.files
+        if self.trouble != "another device" or partial or self.walk.broken is not None:
             return None
         lost = known.count_files(self.gone_rows(known))
         if lost > _MOST_LOST * self.seen.known and not force:

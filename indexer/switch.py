@@ -7,14 +7,16 @@ removing the old embeddings, to the next run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mmsearch import manifest as manifests
-from mmsearch.indexer.discover import join_path
+from mmsearch.indexer.discover import Scope, join_path
 from mmsearch.manifest import CollectionManifest, ModelRef, ModelSwitch
+from mmsearch.manifest_models import ways_out
 from mmsearch.safe_text import safe_path, safe_text
 from mmsearch.snapshot_manifest import active_model
 from mmsearch.store import KnownFiles, Store
@@ -107,24 +109,47 @@ def is_complete(store: Store) -> bool:
     return not bool(np.any(files.live & ~files.has_vector))
 
 
-def remark(manifest: CollectionManifest, store: Store, *, interrupted: bool) -> str:
-    """A sentence on why the old model still answers, and what to do, for a person."""
+def remark(manifest: CollectionManifest, store: Store, *, scopes: Sequence[Scope], interrupted: bool) -> str:
+    """A sentence on why the old model still answers after a run over `scopes`, and what to do, for a person."""
     assert manifest.switch is not None and manifest.model is not None
     files = store.known_files()
-    lacking = np.flatnonzero(files.live & ~files.has_vector)
+    lacking = np.flatnonzero(files.live & ~files.has_vector).tolist()
     old, new = safe_text(manifest.model.name), manifest.switch.to
+    lacked = f"{len(lacking):,} of {np.count_nonzero(files.live):,} items"
+    lacking_by = f"{lacked} have no embedding by '{safe_text(new.name)}' yet"
     again = f"run `mmsearch index --model {new.argument}` again"
     to_stay = f"to stay with '{old}' instead, `mmsearch index --model {manifest.model.argument}`"
-    if interrupted or not len(lacking):
-        lacked = f"{len(lacking):,} of {np.count_nonzero(files.live):,} items"
-        lacking_by = f"{lacked} have no embedding by '{safe_text(new.name)}' yet"
+    if interrupted or not lacking:
         return f"'{old}' still answers, {lacking_by}: {again} to go on, or {to_stay}"
-    first = _path(manifest, files, int(lacking[0]))
+    unread = [row for row in lacking if _is_covered(files, row, scopes)]
+    first = _path(manifest, files, (unread or lacking)[0])
+    if not unread:
+        return (
+            f"'{old}' still answers: {lacking_by}, since they are not in the paths of this run (first: {first});"
+            f" {again}, without paths, to go on, or {to_stay}"
+        )
+    outside = len(lacking) - len(unread)
+    beside = f", and {outside:,} are not in the paths of this run" if outside else ""
     return (
-        f"'{old}' still answers: {len(lacking):,} of {np.count_nonzero(files.live):,} items have no embedding by"
-        f" '{safe_text(new.name)}' yet (first: {first}); {again} when these files can be read, with --prune --force if"
-        f" they are gone for good; {to_stay}"
+        f"'{old}' still answers: {lacking_by} (first: {first}){beside}; {again} when these files can be read, with"
+        f" --prune --force if they are gone for good; {to_stay}"
     )
+
+
+def pending(manifest: CollectionManifest) -> str | None:
+    """A sentence on a switch that is under way, after a run that did nothing for it; None when there is none."""
+    if manifest.switch is None or manifest.model is None:
+        return None
+    old, new = safe_text(manifest.model.name), safe_text(manifest.switch.to.name)
+    return (
+        f"the change to '{new}' is still under way, this run was about '{old}' alone:"
+        f" {ways_out(manifest.model, manifest.switch.to)}"
+    )
+
+
+def _is_covered(files: KnownFiles, row: int, scopes: Sequence[Scope]) -> bool:
+    root_id, path = int(files.root_ids[row]), files.path(row)
+    return any(scope.root_id == root_id and scope.covers(path) for scope in scopes)
 
 
 def _path(manifest: CollectionManifest, files: KnownFiles, row: int) -> str:

@@ -11,19 +11,14 @@ from pathlib import Path
 from mmsearch import manifest as manifests
 from mmsearch.durable import WriterLock, probe_hard_links
 from mmsearch.errors import CollectionError
+from mmsearch.indexer.places import require_in_place
 from mmsearch.indexer.restore import restored
 from mmsearch.indexer.switch import Wish, giving_up, settled, taken_up
 from mmsearch.manifest import CollectionManifest, ModelRef
 from mmsearch.model import Model
 from mmsearch.model_lookup import reference
 from mmsearch.safe_text import safe_path
-from mmsearch.snapshot_manifest import SEGMENTS_DIRECTORY
-from mmsearch.store import VECTORS_DIRECTORY, Store
-from mmsearch.store_errors import require_directories
-from mmsearch.store_tables import QUARANTINE_DIRECTORY
-
-# What is made in a collection beside its marker and the table of items.
-DIRECTORIES = (QUARANTINE_DIRECTORY, VECTORS_DIRECTORY, SEGMENTS_DIRECTORY, manifests.SNAPSHOTS_DIRECTORY)
+from mmsearch.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -75,15 +70,16 @@ def opened(directory: Path, model: Model, wish: Wish) -> Iterator[Workplace]:
 
     Raises:
         CollectionBusy: another process is writing.
+        CollectionDamaged: something stands where a file or a directory of it belongs.
         CollectionMismatch: it has another model, and the wish is not to change that.
         CollectionError: it cannot be written.
         ModelError: the collection is to change to this model, and it cannot be loaded; nothing has changed.
     """
     own = reference(model)
     manifests.create(directory)
+    require_in_place(directory)
     with WriterLock(directory):
         stands = manifests.read(directory)
-        require_directories(*(directory / name for name in DIRECTORIES))
         before = settled(directory, stands)
         manifest = taken_up(directory, before, own, wish)
         if manifest.switch is not None and manifest.switch != before.switch:

@@ -133,7 +133,7 @@ class Collection:
             index=self._settings.index_kind,
             threads=self._settings.thread_count,
         )
-        using = self.model if model is None else self._models.load(model)
+        using = self.model if model is None else self._models.named(model, self._manifest())
         report = index(self._directory, None if paths is None else _listed(paths), using, options)
         if model is not None and (report.switch is None or report.switch.done):
             self._models.replace(using, model)
@@ -268,7 +268,9 @@ class Collection:
 
     def repair(self, *, embed: bool = True, progress: ProgressCallback | None = None) -> RepairReport:
         """What was found damaged, and mended from what can still be read. With `embed`, embeddings that are lost are
-        made again from the originals, those alone, where originals and model are at hand; else no original is read.
+        made again from the originals, those alone, where originals and model are at hand; else no original is read. In
+        the main thread the first Ctrl-C or SIGTERM ends it early, with `interrupted` in the report: what answers is as
+        it was then.
 
         Raises:
             CollectionNotFound: there is no collection.

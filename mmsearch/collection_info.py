@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mmsearch import manifest as manifests
 from mmsearch.errors import CollectionError, CollectionNotFound
 from mmsearch.manifest import CollectionManifest
+from mmsearch.manifest_models import ways_out
 from mmsearch.root_health import root_trouble
 from mmsearch.snapshot_manifest import active_model, read_current
 from mmsearch.types import CollectionInfo, IndexUse, Reason, RootInfo, Skipped, SwitchInfo
@@ -90,6 +91,7 @@ def _described(directory: Path, manifest: CollectionManifest, snapshot: Snapshot
     counts = snapshot.head.counts if snapshot is not None else {}
     failed = [(Reason(reason), int(count)) for reason, count in counts.get("failed", {}).items()]
     model = active_model(directory, manifest)
+    switch = None if model != manifest.model else _switch(directory, manifest, counts)
     segments = snapshot.segments if snapshot is not None else ()
     return CollectionInfo(
         path=str(directory),
@@ -111,9 +113,12 @@ def _described(directory: Path, manifest: CollectionManifest, snapshot: Snapshot
             len(snapshot.live_rows(number)) if snapshot is not None and segment.info.tokens is not None else 0
             for number, segment in enumerate(segments)
         ),
-        switch=None if model != manifest.model else _switch(directory, manifest, counts),
+        switch=switch,
         kept_models=tuple(each.name for each in manifest.kept_models),
         indexes=tuple(IndexUse(segment.info.kind, segment.info.rows, segment.info.index.kind) for segment in segments),
+        ways_out=None
+        if switch is None or model is None or manifest.switch is None
+        else ways_out(model, manifest.switch.to),
     )
 
 

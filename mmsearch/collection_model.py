@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ModelChoice:
     """The model of one open collection, read when it is first needed.
 
-    `name` is what the caller named, a model or a directory. None is for the collection's own, also after it has got
+    `name` is what the caller named, a model, also by its name in the collection, or a directory. None is for the collection's own, also after it has got
     another one, and for that of the settings while it has none.
     """
 
@@ -39,7 +39,7 @@ class ModelChoice:
         if own is not None:
             return self.found(own)
         if self._model is None:
-            self._model = self.load(self._name or self._settings.model)
+            self._model = self.named(self._name or self._settings.model, manifest)
         return self._model
 
     def of(self, snapshot: Snapshot) -> Model:
@@ -50,9 +50,19 @@ class ModelChoice:
         """
         if self._name is None:
             return self.found(snapshot.head.model)
-        return self.current(CollectionManifest())
+        return self.current(CollectionManifest(model=snapshot.head.model))
 
-    def load(self, name: str | os.PathLike[str]) -> Model:
+    def named(self, name: str | os.PathLike[str], manifest: CollectionManifest) -> Model:
+        """The model called `name`, as `load_named` has it, for the collection with `manifest`.
+
+        Raises:
+            ModelError: it is missing, or not what its manifest says.
+        """
+        from mmsearch.model_lookup import load_named
+
+        return load_named(name, manifest.models, load=self._load)
+
+    def _load(self, name: str | os.PathLike[str]) -> Model:
         """Any model, as it would be loaded for this collection.
 
         Raises:
@@ -80,5 +90,5 @@ class ModelChoice:
         if self._model is None or self._model.fingerprint != wanted.fingerprint:
             from mmsearch.model_lookup import find_model
 
-            self._model = find_model(wanted, fallback=self._settings.model, load=self.load)
+            self._model = find_model(wanted, fallback=self._settings.model, load=self._load)
         return self._model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +19,16 @@ _MEGABYTE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A file that has to be there, with what to do when it is not what it was. `small`: its bytes are always read."""
+    """A file that has to be there, with what to do when it is not what it was. `small`: its bytes are always read.
+
+    `is_missed` tells, when it is gone, whether anything that is there now needs it; None stands for yes.
+    """
 
     path: Path
     info: FileInfo
     remedy: str
     small: bool = False
+    is_missed: Callable[[], bool] | None = None
 
 
 @dataclass(slots=True)
@@ -40,6 +44,7 @@ class Examination:
     files: int = 0
     bytes: int = 0
     unrecorded: int = 0
+    _blamed: set[str] = field(default_factory=set)
 
     def expect(self, each: Expected) -> None:
         """`each` is to be compared."""
@@ -53,7 +58,8 @@ class Examination:
     def blame(self, path: Path, what: str, remedy: str) -> None:
         """`path` is damaged: `what` is wrong, and `remedy` mends it. Only what is found first counts for a path."""
         name = os.fspath(path)
-        if all(each.path != name for each in self.damaged):
+        if name not in self._blamed:
+            self._blamed.add(name)
             self.damaged.append(Damage(name, what, remedy))
 
     def compare(self, read: Container[Path] | None, progress: ProgressCallback | None) -> None:
@@ -72,7 +78,8 @@ class Examination:
                     size = each.path.stat().st_size
                     same = size == each.info.bytes
             except FileNotFoundError:
-                self.blame(each.path, "is gone", each.remedy)
+                if each.is_missed is None or each.is_missed():
+                    self.blame(each.path, "is gone", each.remedy)
                 continue
             except OSError as error:
                 self.blame(each.path, f"cannot be read ({error.strerror})", each.remedy)

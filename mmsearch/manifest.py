@@ -49,7 +49,8 @@ class CollectionManifest:
 
     Beside the embeddings of `model` there may be those of a `switch` under way, as far as it has come, and of
     `kept_models`, so that going back to one means only filling in what is new. `mounts` are the directories inside of
-    roots, absolute, on which other devices were mounted when they were walked.
+    roots, absolute, on which other devices were mounted when they were walked. `published` tells that a snapshot has
+    stood here, and the record of the tables' checksums: that there is none any more is damage from then on.
     """
 
     roots: tuple[Root, ...] = ()
@@ -58,6 +59,7 @@ class CollectionManifest:
     switch: ModelSwitch | None = None
     kept_models: tuple[ModelRef, ...] = ()
     mounts: tuple[bytes, ...] = ()
+    published: bool = False
 
     @property
     def format(self) -> int:
@@ -127,13 +129,16 @@ def unreadable(path: Path, error: OSError) -> CollectionError:
 
 
 def write(directory: Path, manifest: CollectionManifest) -> None:
-    """Replace the manifest, atomically. `next_id` never goes back, even when `manifest` was read before a reservation.
+    """Replace the manifest, atomically. `next_id` never goes back, and `published` stays, even when `manifest` was read
+    before a reservation or a publication.
 
     Raises:
         CollectionDamaged: the manifest to be replaced cannot be read, so which ids are taken is unknown.
     """
     if (directory / FILE_NAME).exists():
-        manifest = replace(manifest, next_id=max(manifest.next_id, read(directory).next_id))
+        stands = read(directory)
+        published = manifest.published or stands.published
+        manifest = replace(manifest, next_id=max(manifest.next_id, stands.next_id), published=published)
     write_atomic(directory / FILE_NAME, dump_checked(_to_json(manifest)))
 
 
@@ -261,6 +266,8 @@ def _to_json(manifest: CollectionManifest) -> dict[str, Any]:
         body["kept_models"] = [model_to_json(each) for each in manifest.kept_models]
     if manifest.mounts:
         body["mounts"] = [path_to_json(path) for path in manifest.mounts]
+    if manifest.published:
+        body["published"] = True
     return body
 
 
@@ -273,6 +280,7 @@ def _from_json(body: dict[str, Any]) -> CollectionManifest:
         switch=None if switch is None else switch_from_json(switch),
         kept_models=tuple(model_from_json(each) for each in body.get("kept_models", [])),
         mounts=tuple(path_from_json(each) for each in body.get("mounts", [])),
+        published=bool(body.get("published", False)),
     )
 
 

@@ -34,6 +34,13 @@ class ModelSwitch:
     keep_old: bool = False
 
 
+def ways_out(old: ModelRef, new: ModelRef) -> str:
+    """How a person goes on with a change from `old` to `new` that is under way, and how to give it up."""
+    return (
+        f"`mmsearch index --model {new.argument}` goes on with it, `mmsearch index --model {old.argument}` gives it up"
+    )
+
+
 def model_to_json(model: ModelRef) -> dict[str, Any]:
     """A model as JSON; bytes of its location that are not UTF-8 survive as lone surrogates."""
     table: dict[str, Any] = {"name": model.name, "fingerprint": model.fingerprint, "dim": model.dim}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 from mmsearch.errors import MissingExtra, ModelError
 from mmsearch.manifest import ModelRef
 from mmsearch.model import Model, load_model
-from mmsearch.model_manifest import BUNDLED, load_model_manifest
-from mmsearch.model_store import installed_models
-from mmsearch.safe_text import safe_text
+from mmsearch.model_manifest import BUNDLED, bundled_models, load_model_manifest
+from mmsearch.model_store import find, installed_models, marker_damage
+from mmsearch.safe_text import safe_path, safe_text
 
 Place: TypeAlias = str | os.PathLike[str]
 
@@ -53,6 +53,37 @@ def find_model(
         f" was built, is not found: {'; '.join(reasons)}; say where it is with --model DIR,"
         " or give the collection another model with `mmsearch index --model NAME`"
     )
+
+
+def load_named(name: Place, own: Iterable[ModelRef], *, load: Callable[[Place], Model] = load_model) -> Model:
+    """The model that a person calls `name`: a bundled or an installed one, or the one in that directory; where there is
+    none, the one of `own`, the models that a collection names, that is called so, wherever it is now. `load` as for
+    `find_model`.
+
+    Raises:
+        ModelError: there is none, two of `own` are called so, or it is not what its manifest says.
+    """
+    wanted = _own_called(name, own)
+    return load(name) if wanted is None else find_model(wanted, load=load)
+
+
+def _own_called(name: Place, own: Iterable[ModelRef]) -> ModelRef | None:
+    """The model of `own` that is meant by `name`; None where that means something else."""
+    if not isinstance(name, str):
+        return None
+    called = {each.fingerprint: each for each in own if name in (each.name, safe_text(each.name))}
+    if not called or _is_place(name) or name in bundled_models() or find(name) or marker_damage(name):
+        return None
+    if len(called) > 1:
+        places = ", ".join(sorted(safe_path(each.location or each.name) for each in called.values()))
+        raise ModelError(
+            f"'{safe_text(name)}' is the name of {len(called)} models of the collection: say which: {places}"
+        )
+    return next(iter(called.values()))
+
+
+def _is_place(text: str) -> bool:
+    return text.startswith((".", os.sep)) or (os.sep in text and Path(text).is_dir())
 
 
 def _candidates(wanted: ModelRef, fallback: Place | None) -> Iterator[Place]:

@@ -17,7 +17,7 @@ from mmsearch import manifest as manifests
 from mmsearch.errors import CollectionMismatch, UsageError
 from mmsearch.model import Model, load_model
 from mmsearch.model_facts import Direction
-from mmsearch.model_lookup import find_model, reference
+from mmsearch.model_lookup import find_model, load_named, reference
 from mmsearch.root_health import root_trouble
 from mmsearch.safe_text import safe_path, safe_text
 from mmsearch.search_rerank import Match, Ranked, RerankPlan, match_images, match_texts, plan_rerank, rerank
@@ -114,7 +114,7 @@ def search_collection(
     load = partial(load_model, threads=threads, once=True)
     with Snapshot.open(directory, threads=threads) as snapshot:
         own = snapshot.head.model
-        asked = find_model(own, fallback=fallback, load=load) if model is None else load(model)
+        asked = find_model(own, fallback=fallback, load=load) if model is None else load_named(model, (own,), load=load)
         return search(snapshot, asked, query, started=started)
 
 

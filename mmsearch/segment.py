@@ -38,6 +38,8 @@ TOKENS_FILE = "tokens.npy"
 INDEX_FILE = "index.faiss"
 REQUIRED_FILES = frozenset({ROWS_FILE, STRINGS_FILE, DIRECTORIES_FILE, VECTORS_FILE})
 SEGMENT_FILES = REQUIRED_FILES | {TOKENS_FILE, INDEX_FILE}
+# What says which items there are and where; the others are about what they look like.
+CATALOG_FILES = frozenset({ROWS_FILE, STRINGS_FILE, DIRECTORIES_FILE})
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 NONE = -1
@@ -216,11 +218,11 @@ class Segment:
         places = np.minimum(np.searchsorted(own, ids), len(own) - 1)
         return np.where(own[places] == ids, places, -1).astype(np.int64)
 
-    def damaged_files(self, *, index_too: bool = True) -> list[str]:
-        """One sentence for each file that is not byte for byte what was written; reads everything."""
+    def damaged_files(self, *, index_too: bool = True, among: frozenset[str] = SEGMENT_FILES) -> list[str]:
+        """One sentence for each file `among` its files that is not byte for byte what was written; reads all those."""
         found = []
         for name, expected in self.info.files.items():
-            if name == INDEX_FILE and not index_too:
+            if name not in among or (name == INDEX_FILE and not index_too):
                 continue
             try:
                 if file_info(self._directory / name) != expected:

@@ -24,11 +24,11 @@ from mmsearch.snapshot_gather import gather_tokens, gather_vectors
 from mmsearch.snapshot_manifest import (
     SnapshotHead,
     SnapshotManifest,
-    manifest_path,
     read_current,
     read_manifest,
 )
 from mmsearch.snapshot_segments import open_segments
+from mmsearch.snapshot_unfinished import current_went_back, snapshot_numbers
 from mmsearch.types import Kind, Status
 
 _OPEN_ATTEMPTS = 20
@@ -252,14 +252,14 @@ class Snapshot:
         """One sentence for each file of this snapshot that is not byte for byte what was published; reads everything.
 
         The manifests were checked when the snapshot was opened, and are checked again. `CURRENT` has no checksum: it is
-        suspect when it names an older snapshot than the newest and none before it is left, which no publisher leaves.
+        suspect when it names another snapshot than the newest, and no publisher that was killed explains it.
         """
         damaged = [sentence for segment in self.segments for sentence in segment.damaged_files()]
         try:
             read_manifest(self._directory, self.number)
-            newer = manifest_path(self._directory, self.number + 1).exists()
-            older = manifest_path(self._directory, self.number - 1).exists()
-            if newer and not older and self.number > 1 and read_current(self._directory) == self.number:
+            numbers = snapshot_numbers(self._directory)
+            went_back = current_went_back(self._directory, self.number, numbers)
+            if went_back and read_current(self._directory) == self.number:
                 damaged.append(
                     f"{self._directory}: CURRENT names snapshot {self.number}, and a newer one was published"
                 )

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mmsearch.errors import CollectionError, CollectionNotFound
-from mmsearch.examination import INDEX, REPAIR, Examination, Expected
-from mmsearch.manifest import SNAPSHOTS_DIRECTORY
+from mmsearch.examination import REPAIR, Examination, Expected
 from mmsearch.segment import INDEX_FILE
 from mmsearch.snapshot import Ids, Snapshot
 from mmsearch.snapshot_manifest import (
@@ -21,10 +20,11 @@ from mmsearch.snapshot_manifest import (
     read_current,
     read_manifest,
 )
+from mmsearch.snapshot_unfinished import current_went_back, snapshot_numbers
 
 _ANEW = f"{REPAIR} publishes it anew from the tables"
-_AGAIN = f"{INDEX} publishes anew from the tables"
-_UNUSED = f"{REPAIR} removes it: queries do without"
+_AGAIN = f"{REPAIR} names the newest snapshot again, or publishes one from the tables"
+_UNUSED = f"{REPAIR} puts that older snapshot aside: queries do without"
 _INDEX_AGAIN = f"{REPAIR} makes it anew: until then queries take longer"
 
 
@@ -36,12 +36,6 @@ class Live:
     head: SnapshotHead
     ids: Ids
     revisions: Ids
-
-
-def snapshot_numbers(directory: Path) -> list[int]:
-    """The numbers of the snapshots whose manifests stand there, newest first."""
-    names = [path.stem for path in (directory / SNAPSHOTS_DIRECTORY).glob("*.json")]
-    return sorted((int(name) for name in names if name.isascii() and name.isdigit()), reverse=True)
 
 
 def examine_snapshots(directory: Path, found: Examination) -> Live | None:
@@ -70,8 +64,6 @@ def _current(directory: Path, numbers: list[int], found: Examination) -> int | N
         number = read_current(directory)
         content = path.read_bytes()
     except CollectionNotFound:
-        if numbers:
-            found.blame(path, "is gone", _AGAIN)
         return None
     except (OSError, CollectionError) as error:
         found.blame(path, _bare(path, error), _AGAIN)
@@ -80,8 +72,7 @@ def _current(directory: Path, numbers: list[int], found: Examination) -> int | N
         found.blame(path, f"holds {content[:20]!r}, not {number} as it would be written", _AGAIN)
     elif number not in numbers:
         found.blame(path, f"names snapshot {number}, which is not there", _AGAIN)
-    elif number > 1 and number + 1 in numbers and number - 1 not in numbers:
-        # A publisher keeps the snapshot before: one that is killed leaves three, and never these two.
+    elif current_went_back(directory, number, numbers):
         found.blame(path, f"names snapshot {number}, and a newer one was published", _AGAIN)
     else:
         found.saw(len(content))

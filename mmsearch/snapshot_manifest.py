@@ -19,6 +19,8 @@ from mmsearch.manifest import (
     CollectionManifest,
     ModelRef,
     Root,
+    path_from_json,
+    path_to_json,
     roots_from_json,
     roots_to_json,
     unreadable,
@@ -26,6 +28,7 @@ from mmsearch.manifest import (
 from mmsearch.regular_file import read_file
 from mmsearch.segment import REQUIRED_FILES, SEGMENT_FILES, TOKENS_FILE, VECTOR_DTYPES, SegmentInfo, TokenShape
 from mmsearch.segment_files import FileInfo
+from mmsearch.snapshot_unfinished import current_is_lost, snapshot_numbers, was_published
 from mmsearch.types import Kind
 from mmsearch.vector_index import INDEX_KINDS, IndexInfo
 
@@ -46,7 +49,7 @@ class SnapshotHead:
     """What a snapshot says of the collection it was made from.
 
     `model_location` is where the model was found, None for a bundled one. `counts` and `table_versions` are carried as
-    they are: numbers under names of the publisher's choice.
+    they are: numbers under names of the publisher's choice. `mounts` are those of collection.json, should that be lost.
     """
 
     fingerprint: str
@@ -56,6 +59,7 @@ class SnapshotHead:
     counts: dict[str, Any] = field(default_factory=dict)
     table_versions: dict[str, int] = field(default_factory=dict)
     model_location: str | None = None
+    mounts: tuple[bytes, ...] = ()
 
     @property
     def model(self) -> ModelRef:
@@ -82,13 +86,17 @@ def read_current(directory: Path) -> int:
 
     Raises:
         CollectionNotFound: nothing has been published here.
-        CollectionDamaged: CURRENT holds anything but digits, or is no file.
+        CollectionDamaged: CURRENT is gone, holds anything but digits, or is no file.
         CollectionError: the operating system does not let it be read.
     """
     path = directory / CURRENT_FILE
     try:
         data = read_file(path)
     except (FileNotFoundError, NotADirectoryError):
+        numbers = snapshot_numbers(directory)
+        if current_is_lost(directory, numbers) or was_published(directory):
+            too = "" if numbers else ", and so are all snapshots"
+            raise CollectionDamaged(f"{path}: is gone{too}; run `mmsearch repair`") from None
         raise CollectionNotFound(
             f"{directory}: there is no searchable collection here; make one with `mmsearch index`"
         ) from None
@@ -171,6 +179,7 @@ def _to_json(manifest: SnapshotManifest) -> dict[str, Any]:
         "dim": head.dim,
         **({} if head.model_location is None else {"model_location": head.model_location}),
         "roots": roots_to_json(head.roots),
+        **({"mounts": [path_to_json(path) for path in head.mounts]} if head.mounts else {}),
         "counts": head.counts,
         "table_versions": head.table_versions,
         "segments": [_segment_to_json(info, manifest.dead_rows(info)) for info in manifest.segments],
@@ -186,6 +195,7 @@ def _from_json(body: dict[str, Any]) -> SnapshotManifest:
         counts=dict(body["counts"]),
         table_versions=dict(body["table_versions"]),
         model_location=None if body.get("model_location") is None else str(body["model_location"]),
+        mounts=tuple(path_from_json(each) for each in body.get("mounts", [])),
     )
     segments = tuple(_segment_from_json(entry) for entry in body["segments"])
     dead = {

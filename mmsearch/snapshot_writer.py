@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mmsearch import snapshot_unfinished
 from mmsearch.durable import fsync_dir, make_directory, remove_leftovers
 from mmsearch.errors import CollectionDamaged, CollectionNotFound
 from mmsearch.manifest import SNAPSHOTS_DIRECTORY
@@ -33,6 +34,7 @@ from mmsearch.snapshot_manifest import (
     write_current,
     write_manifest,
 )
+from mmsearch.snapshot_unfinished import snapshot_numbers
 from mmsearch.types import IndexKind
 from mmsearch.vector_index import choose_kind
 
@@ -105,10 +107,16 @@ class SnapshotWriter:
         live_number = self._live_number()
         if previous is not None and previous.number != live_number:
             raise ValueError(f"snapshot {previous.number} is not the live one, {live_number}; open it again")
-        number = max([live_number, *self._numbers()]) + 1
+        numbers = snapshot_numbers(self._directory)
+        number = max([live_number, *numbers]) + 1
+        lost = not live_number and snapshot_unfinished.current_is_lost(self._directory, numbers)
         self._remove_leftovers()
         try:
-            return self._publish(number, head, previous, added, dead=dead, merge_all=merge_all)
+            if not lost:
+                snapshot_unfinished.begin(self._directory, live_number)
+            published = self._publish(number, head, previous, added, dead=dead, merge_all=merge_all)
+            snapshot_unfinished.end(self._directory)
+            return published
         except BaseException:
             # A full disk should not stay full of what no snapshot needs. What stays, the next publisher removes.
             with contextlib.suppress(OSError):
@@ -154,8 +162,11 @@ class SnapshotWriter:
         """Remove what a killed or failed publisher left: temporary files, newer snapshots, segments nothing needs."""
         remove_leftovers(self._directory)
         remove_leftovers(self._directory / SNAPSHOTS_DIRECTORY)
-        live_number = self._live_number()
-        self._remove_all_but({number for number in self._numbers() if number <= live_number})
+        live_number, numbers = self._live_number(), snapshot_numbers(self._directory)
+        # What a CURRENT named that is lost may be any of them, and is all there is until a new one stands.
+        lost = not live_number and snapshot_unfinished.current_is_lost(self._directory, numbers)
+        self._remove_all_but({number for number in numbers if lost or number <= live_number})
+        snapshot_unfinished.end(self._directory)
 
     def _write_added(self, number: int, dim: int, added: Iterable[Block]) -> list[Segment]:
         writers: dict[SegmentShape, SegmentWriter] = {}
@@ -232,14 +243,10 @@ class SnapshotWriter:
     def _writer(self, number: int, shape: SegmentShape) -> SegmentWriter:
         return SegmentWriter(self._segments, f"{shape.kind}-{number}-{secrets.token_hex(4)}", shape)
 
-    def _numbers(self) -> list[int]:
-        names = [path.stem for path in (self._directory / SNAPSHOTS_DIRECTORY).glob("*.json")]
-        return [int(name) for name in names if name.isascii() and name.isdigit()]
-
     def _remove_all_but(self, kept_numbers: set[int]) -> None:
         """Remove the other snapshots, and every segment that no kept one needs."""
         needed: set[str] = set()
-        for number in self._numbers():
+        for number in snapshot_numbers(self._directory):
             if number in kept_numbers:
                 # A damaged manifest cannot be opened by anyone, so what it needed is not needed.
                 with contextlib.suppress(CollectionDamaged):

@@ -6,7 +6,7 @@ Every write is a commit of one table, and a kill may come between two. A vector 
 another content: a new item's vector is written before it; an item that gets another vector loses the old one first, is
 written, and then gets the new one. In between it has none, as if its embedding were lost, and is embedded again.
 Vectors of other models follow: an item whose content changes loses them before it is written. Nothing is safe from a
-power cut before `sync`.
+power cut before `sync`; but of these three steps none reaches the disk before the one it follows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from mmsearch.durable import fsync_tree_new
 from mmsearch.manifest import ModelRef
-from mmsearch.store_checksums import Checksums
+from mmsearch.store_checksums import Checksums, Lack
 from mmsearch.store_compaction import fragment_count, merge, prune
 from mmsearch.store_others import OtherVectors
 from mmsearch.store_reader import StoreReader
@@ -62,8 +62,9 @@ _NO_TOKENS: Mapping[int, Tokens] = {}
 class Store(StoreReader):
     """The tables of one collection, for the holder of the writer lock, or to be read only. A context manager.
 
-    `warnings` says what had to be mended when it was opened, in sentences for a person. `went_back` names those of
-    "items" and "vectors" that are older than they were: what was acknowledged may be gone from them.
+    `warnings` says what had to be mended when it was opened, in sentences for a person. `went_back` says whether the
+    items or the vectors are older than they were, and `lacks_rows` whether some are gone from them: now, or in a run
+    that was killed before the live snapshot had given them back.
     """
 
     def __init__(self, directory: Path, model: ModelRef, *, read_only: bool = False) -> None:
@@ -79,10 +80,10 @@ class Store(StoreReader):
         )
         super().__init__(items, vectors)
         self._others = None if quarantine is None else OtherVectors(vectors_directory, name, quarantine=quarantine)
-        older = {name: self._older(table) for name, table in (("items", items), ("vectors", vectors))}
-        self.went_back = frozenset(name for name, sentence in older.items() if sentence is not None)
-        others = () if self._others is None else self._others.warnings
-        self.warnings = (*filter(None, older.values()), *others)
+        older = [sentence for table in (items, vectors) if (sentence := self._older(table)) is not None]
+        self.went_back = bool(older) or self.is_behind
+        self.lacks_rows = bool(self._lacks())
+        self.warnings = (*older, *(() if self._others is None else self._others.warnings))
         self._synced: set[tuple[str, int, int]] = set()
         # Time keeps revisions from coming back after a newest version was lost; counting on keeps them growing.
         newest = numbers(self._items.read(["revision"]), "revision").max(initial=0)
@@ -116,13 +117,19 @@ class Store(StoreReader):
             self._others.close()
 
     def put(
-        self, items: Sequence[Item], vectors: Mapping[int, Vectors], tokens: Mapping[int, Tokens] = _NO_TOKENS
+        self,
+        items: Sequence[Item],
+        vectors: Mapping[int, Vectors],
+        tokens: Mapping[int, Tokens] = _NO_TOKENS,
+        *,
+        bare: bool = False,
     ) -> None:
         """Insert or replace `items` by id, with the unit embeddings (dim,) in `vectors`, and `tokens` (T, C), by id.
 
         Items with status error have no vector, and lose the one they had. The others keep theirs when `vectors` has
         none for them. Tokens come and go with the vector, and vectors of other models stay with items whose content
         does. Each item gets a revision larger than any before. Every call is a few commits: pass hundreds.
+        With `bare` new items may come without a vector, as after it was lost.
 
         Raises:
             ValueError: an id comes twice, a vector belongs to no item that can be found, or a new item has none;
@@ -134,7 +141,7 @@ class Store(StoreReader):
             return
         ids = np.array([item.id for item in items], np.int64)
         found = {item.id for item in items if item.found}
-        require_fitting(ids, found, known=self._items.ids(), vectors=vectors, tokens=tokens)
+        require_fitting(ids, found, known=ids if bare else self._items.ids(), vectors=vectors, tokens=tokens)
         if tokens:
             self._vectors.require_optional()
         embeddings = vectors_to_arrow(self._vectors.schema, vectors, tokens)
@@ -142,12 +149,13 @@ class Store(StoreReader):
         after = np.isin(vector_ids, self._items.ids())
         rows = items_to_arrow(items, self._next_revision())
         self._drop_other_vectors(rows)
-        if self._drop_vectors(vector_ids):
-            # A power cut must not bring back an old vector beside a row that it lets stand.
+        if self._drop_vectors(vector_ids) or after.any():
+            # A power cut must not bring back an old vector beside a row that it lets stand: not one that a killed run
+            # has dropped either.
             fsync_tree_new(self._vectors.path, self._synced)
         self._add_vectors(embeddings, ~after)
         self._items.write(rows)
-        self._add_vectors(embeddings, after)
+        self._add_vectors_of_rows(embeddings, after)
         lost = np.array([item.id for item in items if not item.found], np.int64)
         self._drop_vectors(lost)
         if self._others:
@@ -170,7 +178,7 @@ class Store(StoreReader):
             self._vectors.require_optional()
         embeddings = vectors_to_arrow(self._vectors.schema, vectors, tokens)
         self._drop_vectors(numbers(embeddings, "id"))
-        self._add_vectors(embeddings, np.ones(len(embeddings), np.bool_))
+        self._add_vectors_of_rows(embeddings, np.ones(len(embeddings), np.bool_))
 
     def forget(self, ids: Ids) -> None:
         """Remove the embeddings of `ids`, whose items stay: they are read again."""
@@ -235,6 +243,25 @@ class Store(StoreReader):
             self._checksums.refresh(self._all_versions())
 
     @property
+    def is_behind(self) -> bool:
+        """Whether the items or the vectors are older than what was acknowledged: a vector may then tell of what its
+        item was once, or will be.
+        """
+        return "newest" in self._lacks()
+
+    def settle(self, *, rows_too: bool) -> None:
+        """Note durably that each vector fits its item again, and with `rows_too` that nothing is lacking that can be
+        had back.
+
+        Raises:
+            OSError: as `sync`.
+        """
+        if self._checksums is not None and self._lacks():
+            own = (self._items.path, self._vectors.path)
+            self._checksums.settle_lack(own, "" if rows_too else "rows")
+            self.sync()
+
+    @property
     def is_recorded(self) -> bool:
         """Whether the checksums of all files of the tables are stored; `sync` sees to it."""
         return self._checksums is None or self._checksums.covers(self._all_versions())
@@ -274,6 +301,14 @@ class Store(StoreReader):
         if chosen.any():
             self._vectors.add(rows.filter(pa.array(chosen)))
 
+    def _add_vectors_of_rows(self, rows: pa.Table, chosen: npt.NDArray[np.bool_]) -> None:
+        """Adds vectors of items that are written, after these are safe: a power cut must not leave an item as it was
+        before beside what it has become.
+        """
+        if chosen.any():
+            fsync_tree_new(self._items.path, self._synced)
+            self._add_vectors(rows, chosen)
+
     def _drop_vectors(self, ids: Ids) -> int:
         """How many vectors with `ids` were removed; ids without one are ignored."""
         stored = np.intersect1d(ids, self._vectors.ids())
@@ -290,10 +325,17 @@ class Store(StoreReader):
 
     def _older(self, table: StoredTable) -> str | None:
         """A sentence if `table` is older than it was."""
-        behind = self._checksums is not None and self._checksums.went_back(table.path, table.version)
+        healed = table.healed is not None
+        behind = self._checksums is not None and self._checksums.went_back(table.path, table.version, healed=healed)
+        if behind and table.is_new:
+            return f"{table.path}: was gone; an empty table was made in its place"
         if behind and table.healed is None:
             return f"{table.path}: its newest version is gone; version {table.version} is used"
         return table.healed
+
+    def _lacks(self) -> set[Lack]:
+        tables = () if self._checksums is None else (self._items, self._vectors)
+        return {self._checksums.lack(each.path) for each in tables if self._checksums is not None} - {""}
 
     def _next_revision(self) -> int:
         self._revision += 1

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from mmsearch.errors import CollectionError
+from mmsearch.errors import CollectionError, CollectionNotFound
 from mmsearch.examination import INDEX, REPAIR, Examination, Expected
 from mmsearch.manifest import ModelRef
 from mmsearch.store import ITEMS_TABLE, VECTORS_DIRECTORY
 from mmsearch.store_checksums import HINT, VERSIONS, Record, TableRecord, hint_of, newest_version, table_files
-from mmsearch.store_manifest import TableVersion, read_version
+from mmsearch.store_manifest import TableVersion, named_files, read_version
 from mmsearch.store_prune import manifest_name, manifests
 from mmsearch.store_reader import StoreReader
 from mmsearch.store_rows import ITEM_SCHEMA
@@ -26,18 +25,18 @@ _TRANSACTIONS = "_transactions/"
 _HEALS = f"{INDEX} uses the version before, and puts back what that lacks"
 _RESTORES = f"{REPAIR} restores its rows"
 _NO_HINT = f"{REPAIR} removes it: LanceDB can do without"
-_OLD = f"{REPAIR} puts it aside: only older versions need it"
+_OLD = f"{REPAIR} puts aside the older versions that need it, and nothing else does"
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the tables hold for a snapshot: ids and revisions of the rows that can be found, ascending by id; and how
-    many rows should have an embedding and have none.
+    """What the tables hold for a snapshot: ids and revisions of the rows that can be found, ascending by id; and the
+    ids of those that should have an embedding and have none: a snapshot may hold them as they were before.
     """
 
     ids: Ids
     revisions: Ids
-    without_embedding: int
+    without_embedding: Ids
     versions: dict[str, int]
 
 
@@ -62,6 +61,7 @@ def examine_files(directory: Path, record: Record, models: Collection[ModelRef],
 
 def examine_rows(directory: Path, model: ModelRef, found: Examination) -> Rows | None:
     """What the tables hold; None, and noted in `found`, when they cannot be read, or there are none yet."""
+    items: StoredTable | None = None
     try:
         items = StoredTable(directory, ITEMS_TABLE, ITEM_SCHEMA, quarantine=None)
         vectors = StoredTable(
@@ -73,7 +73,14 @@ def examine_rows(directory: Path, model: ModelRef, found: Examination) -> Rows |
         )
         reader = StoreReader(items, vectors)
         ids, revisions = reader.revisions()
-        should = int(np.count_nonzero(reader.known_files().statuses != "error"))
+        known = reader.known_files()
+        lacking = known.ids[(known.statuses != "error") & ~known.has_vector]
+    except CollectionNotFound:
+        # A process that is killed between the first two tables leaves one, without any row.
+        if items is not None and len(items.ids()):
+            path = directory / VECTORS_DIRECTORY / f"{table_name(model.fingerprint)}.lance"
+            found.blame(path, "is gone", f"{REPAIR} restores what it can")
+        return None
     except CollectionError as error:
         table = directory / f"{ITEMS_TABLE}.lance"
         if manifests(table):
@@ -84,7 +91,31 @@ def examine_rows(directory: Path, model: ModelRef, found: Examination) -> Rows |
         twice = own[1:][own[1:] == own[:-1]]
         if len(twice):
             found.blame(stored.path, f"{len(twice):,} ids come twice (first: {twice[0]})", REPAIR)
-    return Rows(ids, revisions, should - len(ids), reader.versions())
+    return Rows(ids, revisions, lacking, reader.versions())
+
+
+class _Missed:
+    """Which files of a table are missed when they are gone: those that a version needs which is there at that time.
+
+    A writer that drops old versions removes their manifests first, and tells the record last.
+    """
+
+    def __init__(self, table: Path) -> None:
+        self._table = table
+        self._manifests: list[Path] = []
+        self._named: set[str] = set()
+
+    def misses(self, name: str) -> bool:
+        """Whether a version that is there now is incomplete without the recorded file `name`, which is gone."""
+        if name.startswith(_TRANSACTIONS):
+            return False
+        there = manifests(self._table)
+        if name.startswith(VERSIONS):
+            # Versions are dropped from the oldest on, so one that is gone from between them was lost.
+            return bool(there) and int(there[-1].stem) > int(Path(name).stem)
+        if there != self._manifests:
+            self._manifests, self._named = there, named_files(there)
+        return name in self._named
 
 
 def _examine_table(table: Path, record: TableRecord, found: Examination) -> None:
@@ -95,6 +126,7 @@ def _examine_table(table: Path, record: TableRecord, found: Examination) -> None
     present = set(table_files(table))
     found.unrecorded += len(present - record.files.keys())
     needed = head.files if head is not None else set()
+    missed = _Missed(table)
     for name, info in record.files.items():
         if name == HINT:
             _examine_hint(table, record, newest, found)
@@ -102,11 +134,9 @@ def _examine_table(table: Path, record: TableRecord, found: Examination) -> None
             small, remedy = name.startswith(VERSIONS), _RESTORES if name in needed else _OLD
             if small and head is not None and name == f"{VERSIONS}{manifest_name(head.number)}":
                 remedy = _HEALS
-            found.expect(Expected(table / name, info, remedy, small=small))
-        elif name in needed:
-            found.blame(table / name, "is gone", _RESTORES)
-        elif _is_missed(table, name):
-            found.blame(table / name, "is gone", _OLD)
+            found.expect(Expected(table / name, info, remedy, small=small, is_missed=partial(missed.misses, name)))
+        elif missed.misses(name):
+            found.blame(table / name, "is gone", _RESTORES if name in needed else _OLD)
     if head is not None:
         for fragment in head.fragments:
             for name, size in fragment.data.items():
@@ -160,15 +190,3 @@ def _examine_hint(table: Path, record: TableRecord, newest: int, found: Examinat
         found.saw(len(content))
     else:
         found.blame(path, "does not name the newest version", _NO_HINT)
-
-
-def _is_missed(table: Path, name: str) -> bool:
-    """Whether an older version is incomplete without the recorded file `name`, which is gone."""
-    if name.startswith(_TRANSACTIONS):
-        return False
-    if name.startswith(VERSIONS):
-        oldest = next(iter(reversed(manifests(table))), None)
-        # Versions are dropped from the oldest on, so one that is gone from between them was lost.
-        return oldest is not None and int(oldest.stem) > int(Path(name).stem)
-    needle = Path(name).name.encode("ascii")
-    return name.startswith("data/") and any(needle in manifest.read_bytes() for manifest in manifests(table))

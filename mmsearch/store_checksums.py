@@ -2,16 +2,19 @@
 
 Their files never change once they are written, so each is hashed once, right after it was pushed to the disk and while
 it is still in memory. One that is not in the record was never acknowledged: the next publication takes it in.
+
+It also says which tables still lack what was acknowledged. That is written before a table gets its next version, whose
+number may hide that others are gone, and stays until the live snapshot has given back what it holds.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmsearch.checked_json import dump_checked, load_checked
 from mmsearch.durable import write_atomic
@@ -25,17 +28,25 @@ FILE_NAME = "checksums.json"
 HINT = "_versions/latest_version_hint.json"
 VERSIONS = "_versions/"
 
+# What a table lacks: nothing; rows, while those that are there are what they were; or it is an older version, and its
+# rows may tell of something else than those of the other tables.
+Lack = Literal["", "rows", "newest"]
+
 _FORMAT = 1
+_LACKS: tuple[Lack, ...] = ("", "rows", "newest")
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class TableRecord:
-    """One table as acknowledged: its newest version, and its files by path relative to the table."""
+    """One table as acknowledged: its newest version, and its files by path relative to the table; and what it lacks
+    of that since something befell it.
+    """
 
     version: int = 0
     files: dict[str, FileInfo] = field(default_factory=dict)
+    lack: Lack = ""
 
 
 Record = dict[str, TableRecord]
@@ -78,10 +89,37 @@ class Checksums:
             _log.warning("%s; recording everything anew", str(error).removesuffix("; run `mmsearch repair`"))
             self._record, self._stored = {}, False
 
-    def version(self, table: Path) -> int:
-        """The newest version of `table` that was acknowledged, 0 for none."""
-        known = self._record.get(self._name(table))
-        return 0 if known is None else known.version
+    def table(self, table: Path) -> TableRecord:
+        """What was acknowledged of `table`."""
+        return self._record.get(self._name(table), TableRecord())
+
+    def lack(self, table: Path) -> Lack:
+        """What `table` lacks that was acknowledged."""
+        return self.table(table).lack
+
+    def note_lack(self, table: Path, lack: Lack) -> None:
+        """Record durably that `table` lacks something; it may lack more already."""
+        known = self._record.setdefault(self._name(table), TableRecord())
+        if _LACKS.index(lack) > _LACKS.index(known.lack):
+            known.lack = lack
+            self._write()
+
+    def settle_lack(self, tables: Iterable[Path], lack: Lack) -> None:
+        """Those of `tables` that lack something lack no more than `lack`: the next `refresh` stores that."""
+        for table in tables:
+            if known := self._record.get(self._name(table)):
+                lower = min(known.lack, lack, key=_LACKS.index)
+                self._stored = self._stored and lower == known.lack
+                known.lack = lower
+
+    def forget_gone_versions(self, table: Path) -> None:
+        """Forget durably the manifests of `table` that are not there: their numbers will be given again."""
+        known = self.table(table)
+        gone = [each for each in known.files if _version_of(each) is not None and not (table / each).exists()]
+        for name in gone:
+            del known.files[name]
+        if gone:
+            self._write()
 
     def acknowledged(self, file: Path, table: Path) -> bool:
         """Whether `file` of `table` is byte for byte what was acknowledged."""
@@ -92,11 +130,17 @@ class Checksums:
         except OSError:
             return False
 
-    def went_back(self, table: Path, version: int) -> bool:
+    def went_back(self, table: Path, version: int, *, healed: bool = False) -> bool:
         """Whether `table` was opened at an older `version` than the acknowledged one. The numbers of the lost versions
-        will be given again, so what is recorded of those is forgotten.
+        will be given again, so what is recorded of those is forgotten, durably, and that the table lacks them is noted.
+        So it is where nothing is known of a table that was `healed`.
+
+        Raises:
+            OSError: the record cannot be written.
         """
         known = self._record.get(self._name(table))
+        if known is None and healed:
+            self.note_lack(table, "newest")
         if known is None or known.version <= version:
             return False
         # A table that had to be made anew counts from 1 again.
@@ -105,6 +149,8 @@ class Checksums:
         for name, number in numbers.items():
             if number is not None and (number > version or not same):
                 del known.files[name]
+        known.lack = "newest"
+        self._write()
         return True
 
     def covers(self, tables: Mapping[Path, int]) -> bool:
@@ -132,11 +178,15 @@ class Checksums:
                 each: known.files[each] if each in known.files and each != HINT else file_info(table / each)
                 for each in table_files(table)
             }
-            fresh[name] = TableRecord(version, files)
+            fresh[name] = TableRecord(version, files, known.lack)
         if self._stored and fresh == self._record and (self._directory / FILE_NAME).exists():
             return
-        self._record, self._stored = fresh, False
-        write_atomic(self._directory / FILE_NAME, dump_checked(_to_json(fresh)))
+        self._record = fresh
+        self._write()
+
+    def _write(self) -> None:
+        self._stored = False
+        write_atomic(self._directory / FILE_NAME, dump_checked(_to_json(self._record)))
         self._stored = True
 
     def _name(self, table: Path) -> str:
@@ -180,6 +230,7 @@ def _to_json(record: Record) -> dict[str, Any]:
         "tables": {
             name: {
                 "version": table.version,
+                **({"lacks": table.lack} if table.lack else {}),
                 "files": {
                     each: {"sha256": info.sha256, "bytes": info.bytes} for each, info in sorted(table.files.items())
                 },
@@ -193,4 +244,7 @@ def _table_from_json(body: dict[str, Any]) -> TableRecord:
     files = {str(name): FileInfo(str(each["sha256"]), int(each["bytes"])) for name, each in body["files"].items()}
     if any(name.startswith(("/", ".")) or ".." in Path(name).parts for name in files):
         raise ValueError("it names a file outside of the table")
-    return TableRecord(int(body["version"]), files)
+    lack = body.get("lacks", "")
+    if lack not in _LACKS:
+        raise ValueError(f"a table lacks {str(lack)[:20]!r}, which has no meaning")
+    return TableRecord(int(body["version"]), files, lack)

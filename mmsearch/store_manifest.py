@@ -8,8 +8,9 @@ published format; of that only what names files is read here, and anything unexp
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -62,8 +63,13 @@ class TableVersion:
         return {name for fragment in self.fragments for name in fragment.files}
 
 
-def read_version(manifest: Path) -> TableVersion:
-    """The version that `manifest` describes.
+# Fragments by how they are stored: filled while versions are read.
+Known: TypeAlias = dict[bytes, Fragment]
+
+
+def read_version(manifest: Path, known: Known | None = None) -> TableVersion:
+    """The version that `manifest` describes. Versions read with the same `known` share the fragments that they have in
+    common, which makes reading many of them quick and keeping them cheap: most of one is most of the next.
 
     Raises:
         OSError: it cannot be read.
@@ -81,14 +87,27 @@ def read_version(manifest: Path) -> TableVersion:
     body = content[position + _LENGTH.size :][:length]
     if len(body) != length:
         raise ValueError(f"it has {len(body)} bytes of {length}")
-    return _version(body)
+    return _version(body, {} if known is None else known)
 
 
-def _version(body: bytes) -> TableVersion:
+def named_files(manifests: Iterable[Path]) -> set[str]:
+    """Every file that one of the versions of `manifests` needs, as far as those are there and can be read."""
+    known: Known = {}
+    for manifest in manifests:
+        with contextlib.suppress(OSError, ValueError):
+            read_version(manifest, known)
+    return {name for fragment in known.values() for name in fragment.files}
+
+
+def _version(body: bytes, known: Known) -> TableVersion:
     number, fragments, transaction = 0, [], None
     for field, value in _fields(body):
         if field == _MANIFEST_FRAGMENT:
-            fragments.append(_fragment(_message(value)))
+            stored = _message(value)
+            fragment = known.get(stored)
+            if fragment is None:
+                fragment = known[stored] = _fragment(stored)
+            fragments.append(fragment)
         elif field == _MANIFEST_VERSION:
             number = _number(value)
         elif field == _MANIFEST_TRANSACTION:

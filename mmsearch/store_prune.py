@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmsearch.durable import fsync_dir, make_directory
-from mmsearch.store_manifest import read_version
+from mmsearch.store_manifest import Known, read_version
 
 _NEWEST = 2**64 - 1
 _ENDINGS = {"data": (".lance",), "_deletions": (".arrow", ".bin"), "_transactions": (".txn",)}
@@ -40,22 +40,29 @@ def prune_old_versions(table: Path, versions: int, seconds: float) -> int:
     and files without a version.
     """
     kept = kept_manifests(table, versions, seconds)
+    known: Known = {}
     needed: set[str] = set()
     for manifest in kept:
         try:
-            version = read_version(manifest)
+            version = read_version(manifest, known)
         except (OSError, ValueError) as error:
             _log.warning("%s: not pruned, %s cannot be read (%s)", table, manifest.name, error)
             return 0
-        needed |= version.files | ({version.transaction} if version.transaction is not None else set())
+        if version.transaction is not None:
+            needed.add(version.transaction)
+    needed |= {name for fragment in known.values() for name in fragment.files}
     # The oldest goes first, and manifests before files: what a manifest names is there, and no version is left out.
-    dropped = [path for path in reversed(manifests(table)) if path not in kept]
-    dropped += [path for path in _named_files(table) if path.relative_to(table).as_posix() not in needed]
+    freed = _removed([path for path in reversed(manifests(table)) if path not in kept])
+    return freed + _removed([path for path in _named_files(table) if path.relative_to(table).as_posix() not in needed])
+
+
+def _removed(paths: list[Path]) -> int:
+    """Bytes freed by removing `paths` in their order, and durably: what goes later may not go without these."""
     freed = 0
-    for path in dropped:
+    for path in paths:
         freed += path.stat().st_size
         path.unlink()
-    for directory in {path.parent for path in dropped}:
+    for directory in {path.parent for path in paths}:
         fsync_dir(directory)
     return freed
 

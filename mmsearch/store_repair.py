@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pyarrow as pa
 from mmsearch.durable import fsync_dir, fsync_tree_new, make_directory
 from mmsearch.errors import CollectionDamaged
 from mmsearch.store_checksums import HINT, VERSIONS, TableRecord, hint_of, newest_version, table_files
-from mmsearch.store_manifest import Fragment, TableVersion, read_version
+from mmsearch.store_manifest import Fragment, Known, TableVersion, read_version
 from mmsearch.store_prune import manifests
 from mmsearch.store_rows import numbers
 from mmsearch.store_tables import lancedb_library
@@ -36,17 +37,22 @@ Choice = Callable[[pa.Table], npt.NDArray[np.bool_]]
 @dataclass(frozen=True, slots=True)
 class Sound:
     """A table whose files were looked at: `bad` are those that are not what was acknowledged, or gone, by path relative
-    to it. `versions` are those whose manifests can be read, newest first, with their paths.
+    to it. `manifests` are those that can be read, newest first, and `head` is the version that the first one describes,
+    None when there is none.
     """
 
     path: Path
     bad: frozenset[str]
-    versions: tuple[tuple[Path, TableVersion], ...]
+    manifests: tuple[Path, ...]
+    head: TableVersion | None
 
-    @property
-    def head(self) -> TableVersion | None:
-        """The newest version that has a manifest which can be read, None when there is none."""
-        return self.versions[0][1] if self.versions else None
+    def versions(self) -> Iterator[tuple[Path, TableVersion]]:
+        """The versions that can be read, newest first, with their manifests. There may be thousands, each of thousands
+        of fragments, so none is kept.
+        """
+        known: Known = {}
+        for path in self.manifests:
+            yield path, read_version(path, known)
 
     def is_whole(self, fragment: Fragment) -> bool:
         """Whether all files of `fragment` are what they were."""
@@ -57,28 +63,35 @@ def look(table: Path, record: TableRecord) -> Sound:
     """All files of `table` against the `record`, and against what the newest manifest says of their sizes."""
     present = {name: table / name for name in table_files(table) if name != HINT}
     bad = {name for name, path in present.items() if name in record.files and not _is(path, record.files[name])}
-    versions = []
+    known: Known = {}
+    readable: list[Path] = []
+    head = None
     for path in manifests(table):
         name = path.relative_to(table).as_posix()
+        if name in bad:
+            continue
         try:
-            version = read_version(path)
+            version = read_version(path, known)
         except (OSError, ValueError):
             bad.add(name)
             continue
-        if name not in bad:
-            versions.append((path, version))
-    if versions:
-        for fragment in versions[0][1].fragments:
+        head = head or version
+        readable.append(path)
+    if head is not None:
+        for fragment in head.fragments:
             sizes = {name: size for name, size in fragment.data.items() if name not in record.files}
             bad |= {name for name, size in sizes.items() if size is not None and not _has_size(table / name, size)}
-    needed = {name for _, version in versions for name in version.files}
-    return Sound(table, frozenset(bad | (needed - present.keys())), tuple(versions))
+    needed = {name for fragment in known.values() for name in fragment.files}
+    return Sound(table, frozenset(bad | (needed - present.keys())), tuple(readable), head)
 
 
-def drop_damaged(sound: Sound, quarantine: Path, *, rescued: Choice | None = None) -> list[str]:
+def drop_damaged(
+    sound: Sound, quarantine: Path, *, rescued: Choice | None = None, moved: Callable[[], None] | None = None
+) -> list[str]:
     """Sentences on what was done so that no file of the table is damaged any more; none when none was.
 
-    `rescued` chooses among rows of older versions those that are to take the place of lost ones.
+    `rescued` chooses among rows of older versions those that are to take the place of lost ones. `moved` is called when
+    damaged manifests are out of the way, and before a new one may get the number of one of them.
 
     Raises:
         CollectionDamaged: no version of the table can be read.
@@ -92,6 +105,8 @@ def drop_damaged(sound: Sound, quarantine: Path, *, rescued: Choice | None = Non
         return []
     # Newer ones first: LanceDB opens the newest there is.
     sentences += _put_aside(table, [name for name in sound.bad if name.startswith(VERSIONS)], quarantine)
+    if moved is not None:
+        moved()
     lost = [fragment for fragment in head.fragments if not sound.is_whole(fragment)]
     if lost:
         kept, back = _rewrite(sound, head, rescued)
@@ -102,8 +117,9 @@ def drop_damaged(sound: Sound, quarantine: Path, *, rescued: Choice | None = Non
             + (f", and {back:,} are back from older versions" if back else "")
         )
     # A version goes before the files it names, so that at any time every version that is there was looked at.
-    incomplete = [path.relative_to(table).as_posix() for path, version in sound.versions if version.files & sound.bad]
-    sentences += _put_aside(table, incomplete, quarantine)
+    lacking = any(not name.startswith(VERSIONS) for name in sound.bad)
+    incomplete = [path for path, version in sound.versions() if version.files & sound.bad] if lacking else []
+    sentences += _put_aside(table, [path.relative_to(table).as_posix() for path in incomplete], quarantine)
     sentences += _put_aside(table, [name for name in sound.bad if not name.startswith(VERSIONS)], quarantine)
     return sentences + _without_wrong_hint(table)
 
@@ -140,13 +156,13 @@ def _rewrite(sound: Sound, head: TableVersion, rescued: Choice | None) -> tuple[
 
 def _older_rows(sound: Sound, head: TableVersion, database: Any) -> Iterator[pa.Table]:
     """Rows of older versions from files that are whole and that the newest one does not need, deleted ones left out."""
-    known = head.files
-    for _, version in sound.versions[1:]:
-        fragments = [each for each in version.fragments if sound.is_whole(each) and not each.data.keys() <= known]
+    seen = head.files
+    for _, version in islice(sound.versions(), 1, None):
+        fragments = [each for each in version.fragments if not each.data.keys() <= seen and sound.is_whole(each)]
         if fragments:
             older = database.open_table(sound.path.stem)
             older.checkout(version.number)
-            known = known | {name for each in fragments for name in each.data}
+            seen.update(name for each in fragments for name in each.data)
             if older.schema.names == database.open_table(sound.path.stem).schema.names:
                 yield from _rows(older, fragments)
 

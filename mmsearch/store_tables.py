@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from mmsearch.durable import make_directory
 from mmsearch.errors import CollectionDamaged, CollectionError, CollectionNotFound
+from mmsearch.misplaced import require_table_in_place
 from mmsearch.store_errors import first_line, refusal, require_directories
 from mmsearch.store_prune import manifests, move_aside
 from mmsearch.store_rows import numbers
@@ -38,7 +39,8 @@ class StoredTable:
 
     When the newest version cannot be read, as after a power cut, it is moved to `quarantine` and the one before is
     opened; `healed` then says so in a sentence. One that was acknowledged, and is as it was, is not moved: there are
-    files behind it that a repair can restore. Without a `quarantine` nothing is created, moved or removed.
+    files behind it that a repair can restore. `is_new` says that there was no table. Without a `quarantine` nothing is
+    created, moved or removed.
 
     Raises:
         CollectionNotFound: there is no table, and no `quarantine`.
@@ -57,7 +59,9 @@ class StoredTable:
     ) -> None:
         self.path = directory / f"{name}.lance"
         require_directories(directory, self.path, self.path / "_versions")
+        require_table_in_place(self.path)
         self.healed: str | None = None
+        self.is_new = False
         self._name = name
         self._schema = schema
         self._optional = optional
@@ -216,6 +220,7 @@ class StoredTable:
             return self._open_as_it_is()
         if not candidates:
             # A directory without any manifest is what a process killed before its first commit leaves: an empty table.
+            self.is_new = True
             return self._database.create_table(self._name, schema=self._schema)
         moved: list[tuple[Path, Path]] = []
         reason = ""

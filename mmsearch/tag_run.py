@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mmsearch import manifest as manifests
 from mmsearch.errors import UsageError
 from mmsearch.model import Model, load_model
-from mmsearch.model_lookup import find_model
+from mmsearch.model_lookup import find_model, load_named
 from mmsearch.progress import ProgressCallback
 from mmsearch.prompts import TEMPLATES, checked_templates, embed_labels
 from mmsearch.search import require_same_model
@@ -55,7 +55,7 @@ def open_stored(directory: Path, model: str | os.PathLike[str] | None, settings:
         load = partial(load_model, threads=threads, device=settings.device, precision=settings.precision)
         if model is None:
             return snapshot, find_model(snapshot.head.model, fallback=settings.model, load=load)
-        return snapshot, load(model)
+        return snapshot, load_named(model, (snapshot.head.model,), load=load)
 
 
 @contextmanager

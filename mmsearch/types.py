@@ -170,8 +170,9 @@ class CollectionInfo:
     not be read, by reason, most first. `index_kinds` names the kinds of vector index in use ("exact", ...),
     `indexes` says what each part of the collection has.
     `disk_bytes` is everything under `path`. `matchable` counts the images, missing ones included, that a search can
-    look at again with a matching head. `switch` is a change to another model that is under way, and `kept_models` are
-    the names of those whose embeddings are kept, so that going back to one is quick.
+    look at again with a matching head. `switch` is a change to another model that is under way, and `ways_out` how to
+    go on with it or give it up, in words; `kept_models` are the names of those whose embeddings are kept, so that
+    going back to one is quick.
     """
 
     path: str
@@ -193,6 +194,7 @@ class CollectionInfo:
     switch: SwitchInfo | None = None
     kept_models: tuple[str, ...] = ()
     indexes: tuple[IndexUse, ...] = ()
+    ways_out: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +202,15 @@ class RepairReport:
     """What a repair found: a sentence for each thing that was mended, none when everything was in order.
 
     `items` can be found now; of those that had lost their embedding `embedded` got a new one, and `without_embedding`
-    come back with the next `index` of their folders.
+    wait for their originals: some of them may be found as they were before, the others come back with the next `index`
+    of their folders. `interrupted`: it was asked to stop, and what is mended is not published yet.
     """
 
     mended: tuple[str, ...]
     items: int
     without_embedding: int
     embedded: int = 0
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ ROWS: tuple[tuple[tuple[str, ...], ...], ...] = (
             "safe_text",
             "progress",
             "regular_file",
+            "misplaced",
             "stored_file",
             "examination",
             "root_health",

@@ -54,7 +54,7 @@ def _as_json(about: CollectionInfo, failed: list[Skipped] | None, device: str) -
         "model": None
         if about.model is None
         else {"name": about.model, "fingerprint": about.fingerprint, "dim": about.dim},
-        "switch": None if about.switch is None else asdict(about.switch),
+        "switch": None if about.switch is None else {**asdict(about.switch), "ways_out": about.ways_out},
         "kept_models": list(about.kept_models),
         "roots": [{**path_fields(each.path), "trouble": each.trouble} for each in about.roots],
         "images": about.images,
@@ -96,6 +96,8 @@ def _page(about: CollectionInfo, device: str) -> Iterator[str]:
         yield _row("Model", f"{safe_text(about.model)} ({about.dim} dimensions, fingerprint {about.fingerprint})")
     if about.switch is not None:
         yield _row("Switch", switch_words(about.switch))
+        if about.ways_out is not None:
+            yield _row("", about.ways_out)
     if about.kept_models:
         kept = ", ".join(safe_text(name) for name in about.kept_models)
         yield _row("Kept", f"embeddings of {kept} (mmsearch index --drop-old removes them)")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmsearch.cli.options import CollectionOption, DebugOption, JsonOption
+from mmsearch.cli.outcome import INTERRUPTED
 from mmsearch.cli.output import print_json, print_lines
+from mmsearch.cli.termination import end_in_good_order
 from mmsearch.safe_text import safe_message
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def repair(
     from mmsearch.collection import Collection
     from mmsearch.settings import load_settings, resolve_collection
 
+    end_in_good_order()
     settings = load_settings()
     # Not opened first: what is to be mended may be what opening would refuse.
     mending = Collection(resolve_collection(collection or settings.collection), model=None, settings=settings)
@@ -40,14 +43,19 @@ def repair(
         print_json(asdict(report))
     else:
         print_lines(_lines(report))
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def _lines(report: RepairReport) -> Iterator[str]:
     yield from (safe_message(sentence) for sentence in report.mended)
-    if not report.mended:
+    if report.interrupted:
+        yield "Interrupted: what answers is as it was; run mmsearch repair again"
+    elif not report.mended:
         yield "nothing was damaged"
     yield f"{report.items} items can be found"
     if report.embedded:
         yield f"{report.embedded} items had lost their embedding, and have a new one"
     if report.without_embedding:
-        yield f"{report.without_embedding} items have lost their embedding: run mmsearch index on their folders"
+        lost = f"{report.without_embedding} items have lost their embedding, and wait for their originals"
+        yield f"{lost}: run mmsearch index on their folders"

@@ -116,3 +116,63 @@ def test_without_a_path_and_without_a_collection_there_is_nothing_to_index(tmp_p
     assert (outcome.code, outcome.out) == (2, b"")
     assert "nothing has been indexed yet" in outcome.err
     assert not (tmp_path / "none").exists()
+
+
+def half_switched(photos: Path, other: Path, cli: Cli, *, more: int = 1) -> None:
+    """Begins a change to `other`, which leaves pictures of a second folder without an embedding."""
+    folder = photos.parent / "more"
+    folder.mkdir()
+    for number in range(more):
+        Image.new("RGB", (16 + number, 12), COLOURS["red"]).save(folder / f"{number}.png")
+    assert cli("index", folder).code == 0
+    assert cli("index", photos, "--model", other).code == 0
+
+
+def test_a_plain_run_in_the_middle_of_a_change_names_it_and_both_ways_out(
+    photos: Path, other: Path, tiny_model_dir: Path, cli: Cli
+) -> None:
+    half_switched(photos, other, cli)
+    outcome = cli("index")
+    assert (outcome.code, outcome.err) == (
+        0,
+        "mmsearch: the change to 'other' is still under way, this run was about 'tiny' alone:"
+        f" `mmsearch index --model {other}` goes on with it, `mmsearch index --model {tiny_model_dir}` gives it up\n",
+    )
+    assert cli("index", "--model", other).err == ""
+    assert cli("index").err == ""
+
+
+def test_info_names_both_ways_out_of_a_change(photos: Path, other: Path, tiny_model_dir: Path, cli: Cli) -> None:
+    half_switched(photos, other, cli)
+    ways = f"`mmsearch index --model {other}` goes on with it, `mmsearch index --model {tiny_model_dir}` gives it up"
+    lines = cli("info").lines
+    place = next(number for number, line in enumerate(lines) if line.startswith("Switch"))
+    assert lines[place + 1] == f"{'':12}{ways}"
+    assert cli("info", "--json").json["switch"]["ways_out"] == ways
+
+
+def test_pictures_outside_the_paths_of_a_change_are_not_said_to_be_unreadable(
+    photos: Path, other: Path, tiny_model_dir: Path, cli: Cli
+) -> None:
+    half_switched(photos, other, cli, more=2)
+    (photos / "red.png").write_bytes(b"no picture any more")
+    assert cli("index", photos, "--retry-failed").code == 0
+    outcome = cli("index", photos, "--model", other)
+    assert outcome.err.endswith(
+        "'tiny' still answers: 2 of 4 items have no embedding by 'other' yet, since they are not in the paths of this"
+        f" run (first: {photos.parent / 'more/0.png'}); run `mmsearch index --model {other}` again, without paths, to"
+        f" go on, or to stay with 'tiny' instead, `mmsearch index --model {tiny_model_dir}`\n"
+    )
+
+
+def test_a_models_name_in_the_collection_is_enough(photos: Path, other: Path, cli: Cli) -> None:
+    half_switched(photos, other, cli)
+    outcome = cli("index", "--model", "tiny")
+    assert (outcome.code, "the change to 'other' is given up" in outcome.err) == (0, True), outcome.err
+    assert cli("query", "red", "--model", "tiny").code == 0
+    assert cli("tag", "--label", "red", "--label", "blue", "--model", "tiny").code == 0
+    assert cli("index", photos, "--model", other, "--keep-old").code == 0
+    assert "  model other answers now" in cli("index", "--model", "other", "--keep-old").lines
+    assert "  model tiny answers now" in cli("index", "--model", "tiny").lines
+    outcome = cli("index", "--model", "other")
+    assert (outcome.code, outcome.err.startswith("mmsearch: no model is called 'other'")) == (1, True), outcome.err

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tiny_model import COLOURS
 
 from mmsearch.checked_json import dump_checked, load_checked
 from mmsearch.durable import WriterLock
+from mmsearch.indexer.reembed import _Again
 from mmsearch.store_prune import manifests
 
 
@@ -49,7 +51,14 @@ def test_where_nothing_is_damaged_it_says_so(collection: Path, cli: Cli) -> None
 
 
 def test_json_has_exactly_these_keys(collection: Path, cli: Cli) -> None:
-    nothing = {"schema_version": 1, "mended": [], "items": 2, "without_embedding": 0, "embedded": 0}
+    nothing = {
+        "schema_version": 1,
+        "mended": [],
+        "items": 2,
+        "without_embedding": 0,
+        "embedded": 0,
+        "interrupted": False,
+    }
     assert cli("repair", "--json").json == nothing
     (collection / "CURRENT").unlink()
     (sentence,) = cli("repair", "--json").json["mended"]
@@ -59,8 +68,34 @@ def test_json_has_exactly_these_keys(collection: Path, cli: Cli) -> None:
 def test_lost_embeddings_are_counted_with_what_to_do(collection: Path, cli: Cli) -> None:
     shutil.rmtree(collection / "vectors")
     shutil.rmtree(collection / "segments")
-    told = "2 items have lost their embedding: run mmsearch index on their folders"
+    told = "2 items have lost their embedding, and wait for their originals: run mmsearch index on their folders"
     assert cli("repair", "--no-embed").lines[-1] == told
+    assert cli("repair").lines[-1] == "2 items had lost their embedding, and have a new one"
+    assert answers(cli)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_130_and_the_next_one_goes_on(
+    collection: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    shutil.rmtree(collection / "vectors")
+    for vectors in collection.glob("segments/*/vectors.npy"):
+        vectors.write_bytes(vectors.read_bytes()[:-1] + b"\x01")
+    real = _Again._stream
+    signals = iter([number])
+
+    def stream(self: _Again, *arguments: object) -> None:
+        for each in signals:
+            os.kill(os.getpid(), each)
+        real(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_Again, "_stream", stream)
+        outcome = cli("repair")
+    assert (outcome.code, outcome.err) == (130, "mmsearch: interrupted\n")
+    assert "Interrupted: what answers is as it was; run mmsearch repair again" in outcome.lines
+    assert "2 items can be found" in outcome.lines
+    assert answers(cli)
     assert cli("repair").lines[-1] == "2 items had lost their embedding, and have a new one"
     assert answers(cli)
 
@@ -118,16 +153,19 @@ def test_a_lost_table_of_items_comes_back_from_what_still_answers(collection: Pa
 
 
 @pytest.mark.parametrize("lost", ["items.lance", "items.lance/_versions"])
-def test_lost_tables_are_no_reason_to_remove_a_snapshot_that_is_damaged_too(
+def test_items_that_nothing_holds_any_more_are_told_of_and_nothing_damaged_is_deleted(
     collection: Path, cli: Cli, lost: str
 ) -> None:
     shutil.rmtree(collection / lost)
     (path,) = collection.rglob("strings.bin")
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    content = path.read_bytes()[:-1] + b"?"
+    path.write_bytes(content)
     outcome = cli("repair")
-    assert (outcome.code, outcome.out) == (5, b"")
-    assert "items.lance" in outcome.err and "strings.bin" in outcome.err
-    assert path.exists()
+    assert outcome.code == 0, outcome.err
+    (told,) = (line for line in outcome.lines if "mmsearch index" in line)
+    assert "items.lance" in told and "strings.bin" in told
+    assert content in [each.read_bytes() for each in collection.rglob("quarantine/**/strings.bin")]
+    assert cli("check").code == 0
 
 
 def test_tables_are_healed_even_when_the_marker_is_damaged_too(collection: Path, cli: Cli) -> None:
@@ -162,4 +200,4 @@ def test_a_disk_that_cannot_be_written_to_is_one_line(
     monkeypatch.setattr("mmsearch.indexer.repair.WriterLock", refuse)
     outcome = cli("repair")
     assert (outcome.code, outcome.out) == (1, b"")
-    assert "cannot be written (Read-only file system)" in outcome.err
+    assert "cannot be read or written (Read-only file system)" in outcome.err

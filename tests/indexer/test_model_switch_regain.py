@@ -83,13 +83,12 @@ def test_what_the_coming_model_has_read_is_embedded_by_the_one_that_answers(
 
 def test_a_file_that_cannot_be_read_any_more_is_told_of(read_ahead: tuple[Library, Path]) -> None:
     library, more = read_ahead
+    before = library.names()
     library.photos.rename(library.photos.with_name("unplugged"))
     report = library.index(more)
-    assert (
-        "items that were found before are not found until their files, which have changed, can be read"
-        in (report.warnings[-1])
-    )
-    assert "1.png" in report.warnings[-1]
+    told = [each for each in report.warnings if "items that were found before are found as they were before" in each]
+    assert len(told) == 1 and "1.png" in told[0]
+    assert set(library.names()) == set(before)
     library.photos.with_name("unplugged").rename(library.photos)
     library.index()
     assert_answers(library, library.model)
@@ -115,7 +114,7 @@ def test_no_snapshot_lacks_them_while_the_run_goes_on_or_when_it_is_stopped(
     monkeypatch.setattr(pipeline._Run, "_committed", committed)
     with interrupted_after(1):
         assert library.index(more, options=options).interrupted
-    assert library.names() == before
+    assert set(library.names()) >= set(before)
     assert not library.index(more, options=options).interrupted
     assert seen[0] == len(before)
     assert min(seen) >= len(before) - 1, "one caption of three is gone"

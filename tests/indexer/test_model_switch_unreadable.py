@@ -60,6 +60,8 @@ def test_a_file_that_looks_the_same_keeps_its_rows_and_the_old_embedding(
     assert report.switch is not None
     assert (report.switch.embedded, report.switch.items, report.switch.done) == (0, 5, False)
     assert len(report.skipped) == 4
+    assert "5 of 5 items have no embedding by 'wide' yet (first: " in report.warnings[-1]
+    assert "again when these files can be read, with --prune --force if" in report.warnings[-1]
     assert filled.items() == before
     assert filled.names() == found
     run_own(filled)
@@ -79,3 +81,15 @@ def test_a_file_that_changed_and_cannot_be_read_has_failed(filled: Library, wide
     assert filled.item("1.png").reason is FAILURES[failure][0]
     assert filled.item("0.png").status == "ok"
     assert_tables_are_true(filled, filled.model, wide)
+
+
+def test_what_cannot_be_read_is_told_apart_from_what_was_not_asked_for(filled: Library, wide: Model) -> None:
+    more = filled.photos / "more"
+    more.mkdir()
+    filled.photo("more/4.png", 4)
+    filled.index()
+    with pytest.MonkeyPatch.context() as patched:
+        unreadable(filled, patched, "not allowed")
+        report = switch(filled, wide, more)
+    assert f"6 of 6 items have no embedding by 'wide' yet (first: {more / '4.png'})" in report.warnings[-1]
+    assert ", and 5 are not in the paths of this run; run `mmsearch index" in report.warnings[-1]

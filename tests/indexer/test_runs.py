@@ -85,6 +85,7 @@ def test_a_disk_without_room_is_noticed_at_the_start(library: Library, monkeypat
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 70 << 20, 30 << 20))
     with pytest.raises(CollectionError, match=r"30 MB are free .* needs 64 MB.*make room"):
         library.index()
+    assert not library.collection.exists()
     monkeypatch.undo()
     monkeypatch.setattr("mmsearch.indexer.pipeline.DecodePool", lambda *_, **__: library.warm_pool)
     assert counts(library.index()) == {"indexed": 1, "items": 1}

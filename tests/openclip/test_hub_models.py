@@ -124,9 +124,12 @@ def test_a_directory_is_meant_where_there_is_one(
     assert load_model_manifest("ViT-B-32/laion2b_s34b_b79k").runtime == "open_clip"
 
 
-@pytest.mark.parametrize("name", ["ViT-B-32/laion2b_s34b_b79k", "hf-hub:timm/ViT-B-16-SigLIP2-256", "hf-hub:a/b"])
-def test_a_model_that_is_not_here_is_one_that_can_be_pulled(name: str) -> None:
-    with pytest.raises(ModelError, match=f"mmsearch models pull {name}"):
+@pytest.mark.parametrize(
+    ("name", "pulled"),
+    [("ViT-B-32/laion2b_s34b_b79k", "small"), ("hf-hub:a/b", "hf-hub:a/b"), ("ViT-B-16/openai", "ViT-B-16/openai")],
+)
+def test_a_model_that_is_not_here_is_one_that_can_be_pulled(name: str, pulled: str) -> None:
+    with pytest.raises(ModelError, match=f"mmsearch models pull {pulled}"):
         load_model_manifest(name)
 
 

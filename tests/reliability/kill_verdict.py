@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from fault_server import Ended, FaultServer
-from kill_scenes import KillScene
+from kill_scenes import KillScene, found_ids
 from numpy.typing import NDArray
 from photo_scenes import Key, Outcome, assert_same, outcome
 
 from mmsearch.errors import CollectionNotFound
+from mmsearch.indexer.check import check
 from mmsearch.model import load_model
 from mmsearch.snapshot import Candidate, Snapshot
 
@@ -87,8 +88,14 @@ def judge(scene: KillScene, collection: Path, ended: Ended, server: FaultServer,
             tally.manual += 1
             tally.wrong.append(f"{words[0]} after the kill: {again.code}, {again.err}")
             return
+    damaged = check(collection, read_data=True).damaged
+    tally.wrong += [f"{scene.name}: damaged in the end: {each.path} {each.what}" for each in damaged]
+    ids = found_ids(collection)
+    changed = [key for key, id in scene.ids.items() if ids.get(key, id) != id]
+    tally.wrong += [f"{scene.name}: {key} had the id {scene.ids[key]}, and has {ids[key]}" for key in changed]
     found = found_rows(collection)
     tally.duplicates += sum(len(each) - 1 for each in found.values())
+    tally.lost += len(scene.ids.keys() - found.keys())
     tally.lost += len(expected.embeddings.keys() - found.keys())
     try:
         assert_same(outcome(collection, load_model(scene.model, threads=1)), expected)

@@ -9,7 +9,7 @@ PROTECTIONS = [
         "tables are pushed to the disk before a snapshot names their versions",
         "indexer/publish.py",
         "        if changed or head.table_versions != self._durable or not self._store.is_recorded:\n"
-        "            self._store.sync()",
+        "            self._make_durable(head)",
         "        if changed or head.table_versions != self._durable or not self._store.is_recorded:\n            pass",
         "tests/reliability/test_disk_power_loss.py::test_what_is_acknowledged_has_been_pushed_to_the_disk",
     ),

@@ -82,8 +82,8 @@ PROTECTIONS: list[Protection] = [
     Protection(
         name="tables are synced for a publication and not for a commit",
         file="indexer/pipeline.py",
-        old="        self._publisher.publish_if_due(self._place.manifest.roots)",
-        new="        self._publisher.publish(self._place.manifest.roots)",
+        old="        self._publisher.publish_if_due(self._place.manifest)",
+        new="        self._publisher.publish(self._place.manifest)",
         test=f"{_COUNTERS}::test_syncs_follow_the_number_of_batches_not_of_files",
     ),
     Protection(

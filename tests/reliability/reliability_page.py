@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cases import CASES, PROMISES, Case
-from cases_untested import UNTESTED
+from cases_untested import FULL_ALONE, UNTESTED
 
 _HEAD = """# Reliability
 
@@ -29,6 +29,7 @@ Each run ends with a table: by category how many cases were tried, passed, faile
 Linux, root, and the programs `strace`, `mount` and `unshare`; there a test that misses its tool is a failure, elsewhere
 a skip with its reason.
 """
+UNEXPLAINED = "no reason is given"
 _NOT_TESTED = """## What is not tested
 
 - Real power cuts. They are simulated: what was not synced is emptied or cut before the collection is opened again.
@@ -56,8 +57,9 @@ def render(tests: Iterable[MarkedTest]) -> str:
     waiting = {name: case for name, case in CASES.items() if case.needs_server}
     parts = [_HEAD, *_promises(proofs), *_table(proofs), *_cases(proofs), *_protections()]
     parts += ["## What comes with the server\n", *(f"- {name} {case.title}" for name, case in waiting.items()), ""]
-    if missing := _without_tests(proofs):
-        parts += ["## Cases without a test of their own\n", *(f"- {name}: {why}" for name, why in missing.items()), ""]
+    parts += _section("Cases of the full tier alone", _full_alone(proofs))
+    parts += _section("Cases without a test of their own", _without_tests(proofs))
+    parts += _section("Where the product does otherwise than it was designed to", _notes())
     return "\n".join([*parts, _NOT_TESTED])
 
 
@@ -72,7 +74,26 @@ def proofs_of(tests: Iterable[MarkedTest]) -> dict[str, dict[str, bool]]:
 
 def _without_tests(proofs: dict[str, dict[str, bool]]) -> dict[str, str]:
     names = [name for name, case in CASES.items() if name not in proofs and not case.needs_server]
-    return {name: UNTESTED.get(name, "") for name in names}
+    return {name: UNTESTED.get(name, UNEXPLAINED) for name in names}
+
+
+def _full_alone(proofs: dict[str, dict[str, bool]]) -> dict[str, str]:
+    names = [name for name in CASES if name in proofs and all(proofs[name].values())]
+    return {name: FULL_ALONE.get(name, UNEXPLAINED) for name in names}
+
+
+def _notes() -> dict[str, str]:
+    # As with the protections: the corpus is made with more than every run of pytest needs.
+    from corpus import notes
+
+    return {name: "; ".join(told) for name, told in notes().items()}
+
+
+def _section(title: str, told: dict[str, str]) -> Iterator[str]:
+    if told:
+        yield f"## {title}\n"
+        yield from (f"- {name} {CASES[name].title}: {why}" for name, why in told.items())
+        yield ""
 
 
 def _promises(proofs: dict[str, dict[str, bool]]) -> Iterator[str]:
@@ -122,14 +143,15 @@ def _cases(proofs: dict[str, dict[str, bool]]) -> Iterator[str]:
             yield f"\n### {category[0].upper()}{category[1:]}\n"
             yield "| | what happens | tests |"
             yield "|---|---|---|"
-        yield f"| {name} | {case.title.replace('|', chr(92) + '|')} | {_short(proofs.get(name, {}))} |"
+        yield f"| {name} | {case.title.replace('|', chr(92) + '|')} | {_short(name, proofs)} |"
     yield ""
 
 
-def _short(functions: dict[str, bool]) -> str:
-    """The first test, of the quick tier where there is one, and how many more there are."""
-    if not functions:
-        return "see below"
+def _short(name: str, proofs: dict[str, dict[str, bool]]) -> str:
+    """The first test, of the quick tier where there is one, and how many more there are; or why there is none."""
+    functions = proofs.get(name)
+    if functions is None:
+        return f"none: {UNTESTED.get(name, UNEXPLAINED)}"
     function = min(functions, key=lambda name: (functions[name], not name.startswith("tests/reliability"), name))
     told = f"`{function.rpartition('/')[2]}`{' *full*' if functions[function] else ''}"
     return told if len(functions) == 1 else f"{told} and {len(functions) - 1} more"

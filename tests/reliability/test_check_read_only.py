@@ -70,7 +70,7 @@ def test_a_damaged_index_is_named_made_anew_and_answers_stay_the_same(
     with Store.open(tmp_path, MODEL) as store:
         ids = range(1, 2001)
         store.put([item(id) for id in ids], {id: vector_of(id) for id in ids})
-        Publisher(tmp_path, store, MODEL, every_s=1e9).publish((ROOT,))
+        Publisher(tmp_path, store, MODEL, every_s=1e9).publish(manifests.read(tmp_path))
     (path,) = tmp_path.rglob("index.faiss")
     with Snapshot.open(tmp_path) as snapshot:
         before = snapshot.search(query, 10, kind="image")

@@ -43,7 +43,10 @@ def record(server: FaultServer, scene: KillScene, collection: Path) -> tuple[Dis
         ("first run", QUICK, ("all",)),
         *(
             pytest.param(name, FULL, LOSSES, marks=pytest.mark.full)
-            for name in ("first run", "run with changes", "switch of the model", "self-heal")
+            for name in (
+                *("first run", "run with changes", "switch of the model", "self-heal"),
+                *("repair without photos", "self-heal without photos"),
+            )
         ),
     ],
 )

@@ -11,32 +11,62 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stored_collection import Stored, build
+from stored_collection import Stored, build, marker, write_photos
 
 from mmsearch import store_compaction
 from mmsearch.errors import CollectionDamaged, CollectionError
 from mmsearch.indexer import optimize as optimizing
 from mmsearch.indexer.check import check
 from mmsearch.indexer.optimize import optimize
+from mmsearch.indexer.pipeline import IndexOptions
 from mmsearch.model import load_model
+from mmsearch.store import Store
 from mmsearch.store_tables import StoredTable
+from mmsearch.store_vectors import vectors_to_arrow
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+# Ends before the call number argv[3] of those of the kind argv[2], and prints the names of those before.
+CALLS = 120
+COMMITS = [
+    f"{commit} {step}"
+    for commit in ("delete vectors", "optimize items", "optimize vectors")
+    for step in ("begins", "ends")
+]
 _KILLED_AT = """
 import os, sys
 from pathlib import Path
 import mmsearch.durable as durable
-left = int(sys.argv[2])
+from mmsearch.store import Store
+from mmsearch import store_compaction
+from mmsearch.store_tables import StoredTable
+store_compaction.KEPT_VERSIONS, store_compaction.KEPT_SECONDS = 2, -1
+left = int(sys.argv[3])
+def step(name):
+    global left
+    left -= 1
+    if left < 0:
+        os._exit(9)
+    os.write(1, f"{name}\\n".encode())
 def counted(real):
     def call(*arguments, **options):
-        global left
-        left -= 1
-        if left < 0:
-            os._exit(9)
+        step(real.__name__)
         return real(*arguments, **options)
     return call
-for name in ("fsync", "rename", "unlink"):
-    setattr(os, name, counted(getattr(os, name)))
+def kind_of(table):
+    return "items" if table.path.stem == "items" else "vectors"
+def commit(real):
+    def call(table, *arguments, **options):
+        step(f"{real.__name__} {kind_of(table)} begins")
+        result = real(table, *arguments, **options)
+        step(f"{real.__name__} {kind_of(table)} ends")
+        return result
+    return call
+if sys.argv[2] == "calls":
+    for name in ("fsync", "rename", "unlink"):
+        setattr(os, name, counted(getattr(os, name)))
+else:
+    for name in ("add", "replace", "delete", "require_optional", "optimize", "restore"):
+        setattr(StoredTable, name, commit(getattr(StoredTable, name)))
 from mmsearch.indexer.optimize import optimize
 optimize(Path(sys.argv[1]))
 """
@@ -51,6 +81,23 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_itm_model_dir: Path) ->
 @pytest.fixture
 def stored(built: Stored, tmp_path: Path) -> Stored:
     return built.copy(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def loose(built: Stored, tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """The same, with work for every part of `optimize`: a row that is dead in its segment, and an embedding without an
+    item, as a run that is killed leaves it. Shared, so only copied.
+    """
+    stored = built.copy(tmp_path_factory.mktemp("loose"))
+    write_photos(stored.photos, range(60, 61))
+    stored.index()
+    (stored.photos / "060.png").unlink()
+    stored.index(IndexOptions(prune=True))
+    with Store.open(stored.directory, marker(stored).model) as store:
+        stray = {int(store.known_files().ids.max()) + 1: store.vectors(store.revisions()[0][:1])[0]}
+        store._vectors.add(vectors_to_arrow(store._vectors.schema, stray, {}))
+        store.sync()
+    return stored
 
 
 def assert_whole(stored: Stored, before: dict[tuple[bytes, int], tuple[int, np.ndarray]]) -> None:
@@ -158,20 +205,36 @@ def test_without_room_it_says_so_before_it_merges(stored: Stored, monkeypatch: p
 @pytest.mark.case("F3")
 @pytest.mark.promise("R2")
 @pytest.mark.parametrize("every", [40, pytest.param(5, marks=pytest.mark.full)])
-def test_killed_anywhere_it_loses_nothing(built: Stored, tmp_path: Path, every: int) -> None:
-    steps = 0
-    for left in range(3, 10_000, every):
-        stored = built.copy(tmp_path / str(left))
+def test_killed_anywhere_it_loses_nothing(loose: Stored, tmp_path: Path, every: int) -> None:
+    steps = killed_at_every(every, "calls", loose, tmp_path)
+    assert set(steps) == {"fsync", "rename", "unlink"}
+    assert len(steps) >= CALLS, len(steps)
+
+
+@pytest.mark.case("F3")
+@pytest.mark.promise("R2")
+def test_killed_before_or_after_any_commit_it_loses_nothing(loose: Stored, tmp_path: Path) -> None:
+    steps = killed_at_every(1, "commits", loose, tmp_path)
+    assert steps == COMMITS
+
+
+def killed_at_every(every: int, kind: str, start: Stored, tmp_path: Path) -> list[str]:
+    """The names of the steps that `optimize` takes of one kind, and it was killed before each `every`-th of them."""
+    for left in range(min(3, every - 1), 10_000, every):
+        stored = start.copy(tmp_path / str(left))
         before = stored.found()
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
         done = subprocess.run(
-            [sys.executable, "-c", _KILLED_AT, stored.directory, str(left)], env=environment, timeout=120, check=False
+            [sys.executable, "-c", _KILLED_AT, stored.directory, kind, str(left)],
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            timeout=300,
+            check=False,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert done.returncode in (0, 9)
         assert_whole(stored, before)
-        steps += 1
         if done.returncode == 0:
-            break
+            return done.stdout.split("\n")[:-1]
         optimize(stored.directory)
         assert_whole(stored, before)
-    assert steps > 2
+    raise AssertionError("it never came to its end")

@@ -16,9 +16,10 @@ from kill_scenes import Scenery
 from kill_verdict import found_rows
 
 STOPPED_S = 2.5
+BEGINS_S = 120
 DEADLINE = {"MMSEARCH_DECODE_TIMEOUT": "1"}
 # A file of ours that starts a process must not fork this one: threads of LanceDB and ONNX Runtime would be gone in it.
-FORKS = {"os.fork", "os.forkpty", "multiprocessing", "concurrent.futures.ProcessPoolExecutor"}
+FORKS = {"os.fork", "os.forkpty", "pty", "multiprocessing", "concurrent.futures.ProcessPoolExecutor"}
 
 
 @pytest.mark.case("F9")
@@ -28,8 +29,12 @@ def test_a_run_that_is_stopped_for_longer_than_its_deadlines_loses_no_file(
     scene = scenes["first run"]
     collection = tmp_path / "collection"
     pid = server.start(*words(scene, collection), "--json", environment=DEADLINE)
-    while not (collection / "items.lance").exists():
+    for _ in range(BEGINS_S * 100):
+        if (collection / "items.lance").exists():
+            break
         time.sleep(0.01)
+    else:
+        pytest.fail(f"no table after {BEGINS_S} s")
     os.killpg(pid, signal.SIGSTOP)
     time.sleep(STOPPED_S)
     with contextlib.suppress(ProcessLookupError):
@@ -80,14 +85,46 @@ def test_no_command_forks(server: FaultServer, scenes: Scenery, tmp_path: Path) 
             assert not used, f"{path}: {used}"
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os\nos.fork()",
+        "import os as system\nsystem.forkpty()",
+        "from os import fork as split\nsplit()",
+        "import pty",
+        "import multiprocessing as mp\nmp.Process()",
+        "import multiprocessing.pool",
+        "from multiprocessing import Pool",
+        "from multiprocessing.pool import Pool",
+        "from concurrent.futures import ProcessPoolExecutor",
+        "import concurrent.futures\nconcurrent.futures.ProcessPoolExecutor()",
+        "import concurrent.futures as futures\nfutures.ProcessPoolExecutor()",
+        "from concurrent import futures\nfutures.ProcessPoolExecutor()",
+        "def later():\n    import os\n    return os.fork",
+    ],
+)
+def test_a_source_that_forks_would_be_found(source: str) -> None:
+    assert _names(ast.parse(source)) & FORKS
+
+
+def test_a_source_that_starts_threads_and_programs_is_none_that_forks() -> None:
+    source = (
+        "import os, subprocess\nfrom concurrent.futures import ThreadPoolExecutor\nsubprocess.run(['x'], cwd=os.sep)"
+    )
+    assert not _names(ast.parse(source)) & FORKS
+
+
 def _names(tree: ast.Module) -> set[str]:
-    """What a module imports, and the attributes it asks modules for."""
-    names = set()
+    """What a module imports, with all that holds it, and the attributes it asks modules for, under their real names."""
+    modules: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {each.name.split(".")[0] for each in node.names} | {each.name for each in node.names}
+            modules |= {each.asname or each.name: each.name for each in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            names.add(f"{node.value.id}.{node.attr}")
-    return names
+            modules |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
+    names = set(modules.values())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            first, _, rest = ast.unparse(node).partition(".")
+            names.add(f"{modules.get(first, first)}.{rest}")
+    return {".".join(name.split(".")[:end]) for name in names for end in range(1, name.count(".") + 2)}

@@ -1,7 +1,8 @@
 """Kill a publisher at each of its steps on the disk, look at what stands, publish again. Prints the number of steps.
 
 A program of its own, started by a test: it forks, which only a process without threads may do. A child counts its calls
-that change the disk and leaves without a word at the n-th, for n = 1, 2, ... until one publishes to its end.
+that change the disk and leaves without a word at the n-th, for n = 1, 2, ... until one publishes to its end. What it
+publishes after is nothing, or a snapshot with the one before it or without: that one was damaged, and went.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from storage_builders import publish, segment_row
 
+from mmsearch.examination import Examination
 from mmsearch.snapshot import Snapshot
+from mmsearch.snapshot_check import examine_snapshots
 
 OLD_IDS = list(range(1, 41))
 NEW_IDS = [id for id in OLD_IDS if id > 2] + list(range(101, 131))
@@ -26,15 +29,22 @@ STEPS = ("fsync", "rename", "unlink", "mkdir", "rmdir", "open")
 KILLED = 77
 
 
-def main(directory: Path) -> None:
+def main(directory: Path, start_name: str) -> None:
     start = directory / "start"
     start.mkdir()
-    publish(start, [segment_row(id) for id in OLD_IDS[:35]], tokens=True)
-    publish(start, [segment_row(id) for id in OLD_IDS[35:]], tokens=True)
+    if start_name != "nothing":
+        publish(start, [segment_row(id) for id in OLD_IDS[:35]], tokens=True)
+        publish(start, [segment_row(id) for id in OLD_IDS[35:]], tokens=True)
+    if start_name == "one":
+        (start / "snapshots" / "1.json").unlink()
     for count in range(1, 1000):
         work = directory / f"work{count}"
         shutil.copytree(start, work)
         killed = publish_and_die(work, count)
+        look(work)
+        # Killed once more, at the same step: the numbers of snapshots have gaps now.
+        if killed and publish_and_die(work, count):
+            look(work)
         check(work, killed)
         shutil.rmtree(work)
         if not killed:
@@ -68,10 +78,23 @@ def dying(call: Callable[..., Any], left: list[int]) -> Callable[..., Any]:
 
 
 def change(work: Path) -> None:
+    if not (work / "CURRENT").exists():
+        publish(work, [segment_row(id) for id in OLD_IDS], tokens=True)
     publish(work, [segment_row(id) for id in range(101, 131)], dead=[(1, 1), (2, 1)], tokens=True)
 
 
+def look(work: Path) -> None:
+    """Nothing is damaged, and a query finds something."""
+    found = Examination()
+    live = examine_snapshots(work, found)
+    found.compare(None, None)
+    assert found.damaged == [], (found.damaged, sorted((work / "snapshots").iterdir()))
+    assert live is not None or not (work / "CURRENT").exists()
+
+
 def check(work: Path, killed: bool) -> None:
+    if not (work / "CURRENT").exists():
+        change(work)
     with Snapshot.open(work) as snapshot:
         ids = snapshot.live_keys()[0].tolist()
         assert ids in ([OLD_IDS, NEW_IDS] if killed else [NEW_IDS]), ids
@@ -92,4 +115,4 @@ def check(work: Path, killed: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -189,6 +189,18 @@ def test_current_that_fell_back_by_a_flipped_bit_is_found(collection: Path) -> N
     assert "CURRENT names snapshot 2" in sentence
 
 
+def test_current_that_fell_back_is_found_although_the_one_before_had_to_go(collection: Path) -> None:
+    (collection / "snapshots" / "2.json").unlink()
+    assert verify(collection) == []
+    number = publish(collection, [segment_row(1)])
+    assert verify(collection) == []
+    write_current(collection, 3)
+    (sentence,) = verify(collection)
+    assert "CURRENT names snapshot 3" in sentence
+    write_current(collection, number)
+    assert verify(collection) == []
+
+
 def test_newer_snapshot_format_is_refused_naming_both(collection: Path) -> None:
     path = collection / "snapshots" / "3.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 9}))

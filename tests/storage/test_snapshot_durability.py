@@ -39,10 +39,12 @@ def test_everything_is_on_the_disk_before_it_is_named(tmp_path: Path, monkeypatc
 
 @pytest.mark.case("F1")
 @pytest.mark.promise("R2")
-def test_killed_anywhere_the_old_or_the_new_snapshot_stands_and_the_next_publication_works(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, str(KILL_PROGRAM), str(tmp_path)], capture_output=True, text=True, check=False, timeout=120
-    )
+@pytest.mark.parametrize("before", ["nothing", "one", "two"])
+def test_killed_anywhere_the_old_or_the_new_snapshot_stands_and_the_next_publication_works(
+    tmp_path: Path, before: str
+) -> None:
+    command = [sys.executable, str(KILL_PROGRAM), str(tmp_path), before]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
     kill_points = int(run.stdout.split()[-1])
     assert kill_points >= 30
