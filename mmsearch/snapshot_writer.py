@@ -109,11 +109,10 @@ class SnapshotWriter:
             raise ValueError(f"snapshot {previous.number} is not the live one, {live_number}; open it again")
         numbers = snapshot_numbers(self._directory)
         number = max([live_number, *numbers]) + 1
-        lost = not live_number and snapshot_unfinished.current_is_lost(self._directory, numbers)
+        if not live_number and not snapshot_unfinished.current_is_lost(self._directory, numbers):
+            number = 1  # whatever stands there has never been published
         self._remove_leftovers()
         try:
-            if not lost:
-                snapshot_unfinished.begin(self._directory, live_number)
             published = self._publish(number, head, previous, added, dead=dead, merge_all=merge_all)
             snapshot_unfinished.end(self._directory)
             return published
@@ -237,6 +236,9 @@ class SnapshotWriter:
             if len(part.live) < part.segment.info.rows
         }
         segments = tuple(part.segment.info for part in sorted(parts, key=lambda part: part.segment.info.name))
+        live_number = self._live_number()
+        if live_number or number == 1:
+            snapshot_unfinished.begin(self._directory, live_number)
         write_manifest(self._directory, SnapshotManifest(number, head, segments, dead))
         write_current(self._directory, number)
 
