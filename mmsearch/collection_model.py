@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ModelChoice:
     """The model of one open collection, read when it is first needed.
 
-    `name` is what the caller named, a model, also by its name in the collection, or a directory. None is for the collection's own, also after it has got
-    another one, and for that of the settings while it has none.
+    `name` is what the caller named, a model, also by its name in the collection, or a directory. None is for the
+    collection's own, also after it has got another one, and for that of the settings while it has none.
     """
 
     def __init__(self, directory: Path, name: str | os.PathLike[str] | None, settings: Settings) -> None:

@@ -255,6 +255,8 @@ class SnapshotWriter:
                     needed |= {info.name for info in read_manifest(self._directory, number).segments}
             else:
                 manifest_path(self._directory, number).unlink()
+        # A power cut must not bring back a manifest without the segments that it names.
+        fsync_dir(self._directory / SNAPSHOTS_DIRECTORY)
         for path in self._segments.iterdir():
             if path.name not in needed:
                 if path.is_dir():

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_model import COLOURS, write_tiny_model
 
 import mmsearch
+from mmsearch import manifest as manifests
 from mmsearch.collection import Collection
 from mmsearch.durable import WriterLock
 from mmsearch.settings import Settings
@@ -219,6 +220,8 @@ def test_a_refused_prune_still_tells_what_was_done(place: Place, tmp_path: Path)
 
 def test_a_collection_that_was_never_published_holds_nothing(place: Place) -> None:
     (place.directory / "CURRENT").unlink()
+    shutil.rmtree(place.directory / "snapshots")
+    manifests.write(place.directory, replace(manifests.read(place.directory), published=False))
     with place.open() as collection:
         info = collection.info()
         assert (info.snapshot, info.images, info.segments, info.model) == (0, 0, 0, "tiny")

@@ -32,7 +32,7 @@ PROTECTIONS = [
     Protection(
         "an old vector goes before the row of a new content is written",
         "mmsearch/store.py",
-        "        if self._drop_vectors(vector_ids):",
+        "        if self._drop_vectors(vector_ids) or after.any():",
         "        if False:",
         "tests/indexer/test_killed_swap.py",
     ),
