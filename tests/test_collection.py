@@ -221,7 +221,9 @@ def test_a_refused_prune_still_tells_what_was_done(place: Place, tmp_path: Path)
 def test_a_collection_that_was_never_published_holds_nothing(place: Place) -> None:
     (place.directory / "CURRENT").unlink()
     shutil.rmtree(place.directory / "snapshots")
-    manifests.write(place.directory, replace(manifests.read(place.directory), published=False))
+    marker = manifests.read(place.directory)
+    (place.directory / manifests.FILE_NAME).unlink()
+    manifests.write(place.directory, replace(marker, published=False))
     with place.open() as collection:
         info = collection.info()
         assert (info.snapshot, info.images, info.segments, info.model) == (0, 0, 0, "tiny")
