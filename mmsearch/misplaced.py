@@ -15,6 +15,9 @@ from mmsearch.errors import CollectionDamaged
 
 # The directories of a table. What LanceDB keeps in these are files.
 _TABLE_FOLDERS = ("data", "_deletions", "_transactions", "_versions")
+# How names of files in a collection end. Others are not ours: a NAS makes folders of its own in every folder, and file
+# managers leave files.
+_OUR_ENDINGS = frozenset((".lance", ".manifest", ".txn", ".arrow", ".bin", ".json", ".npy", ".faiss"))
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISREG, "a file"),
@@ -34,6 +37,11 @@ class Misplaced:
     waits: bool
 
 
+def is_our_name(name: str) -> bool:
+    """Whether a file of ours in a collection may have that name; unfinished files of the object store have a '#'."""
+    return Path(name).suffix in _OUR_ENDINGS and not name.startswith(".") and "#" not in name
+
+
 def misplaced_file(path: Path) -> Misplaced | None:
     """What stands at `path` if that is neither a file nor a link to one; None where nothing is."""
     return _misplaced(path, stat.S_IFREG)
@@ -45,9 +53,12 @@ def misplaced_directory(path: Path) -> Misplaced | None:
 
 
 def misplaced_files(folder: Path) -> Iterator[Misplaced]:
-    """Every entry of `folder` that is not a file; none if the folder cannot be listed."""
+    """Every entry of `folder` that is not a file, but folders and links with a name that is not one of ours; none if
+    `folder` cannot be listed.
+    """
     for path in _entries(folder, but=stat.S_IFREG):
-        if (found := misplaced_file(path)) is not None:
+        found = misplaced_file(path)
+        if found is not None and (found.waits or is_our_name(path.name)):
             yield found
 
 

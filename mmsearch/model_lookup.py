@@ -12,7 +12,6 @@ from mmsearch.errors import MissingExtra, ModelError
 from mmsearch.manifest import ModelRef
 from mmsearch.model import Model, load_model
 from mmsearch.model_manifest import BUNDLED, bundled_models, load_model_manifest
-from mmsearch.model_store import find, installed_models, marker_damage
 from mmsearch.safe_text import safe_path, safe_text
 
 Place: TypeAlias = str | os.PathLike[str]
@@ -72,7 +71,7 @@ def _own_called(name: Place, own: Iterable[ModelRef]) -> ModelRef | None:
     if not isinstance(name, str):
         return None
     called = {each.fingerprint: each for each in own if name in (each.name, safe_text(each.name))}
-    if not called or _is_place(name) or name in bundled_models() or find(name) or marker_damage(name):
+    if not called or _is_place(name) or name in bundled_models() or _is_installed(name):
         return None
     if len(called) > 1:
         places = ", ".join(sorted(safe_path(each.location or each.name) for each in called.values()))
@@ -80,6 +79,12 @@ def _own_called(name: Place, own: Iterable[ModelRef]) -> ModelRef | None:
             f"'{safe_text(name)}' is the name of {len(called)} models of the collection: say which: {places}"
         )
     return next(iter(called.values()))
+
+
+def _is_installed(name: str) -> bool:
+    from mmsearch.model_store import find, marker_damage  # a query of an ordinary collection has no use for it
+
+    return find(name) is not None or marker_damage(name) is not None
 
 
 def _is_place(text: str) -> bool:
@@ -92,6 +97,8 @@ def _candidates(wanted: ModelRef, fallback: Place | None) -> Iterator[Place]:
     yield wanted.name
     if fallback is not None and os.fspath(fallback) not in (wanted.location, wanted.name):
         yield fallback
+    from mmsearch.model_store import installed_models
+
     for each in installed_models():
         # A damaged one, or one that lacks what would run it, is no reason to say so here.
         with contextlib.suppress(ModelError, MissingExtra):

@@ -20,6 +20,7 @@ from mmsearch.checked_json import dump_checked, load_checked
 from mmsearch.durable import write_atomic
 from mmsearch.errors import CollectionDamaged, CollectionMismatch
 from mmsearch.manifest import unreadable
+from mmsearch.misplaced import is_our_name
 from mmsearch.store_prune import manifest_name, manifest_number, manifests
 from mmsearch.stored_file import FileInfo, file_info
 
@@ -202,9 +203,7 @@ def table_files(table: Path) -> Iterator[str]:
             entries = list((table / folder).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             continue
-        # A '#' is in the names of files that the object store under LanceDB has not finished.
-        names = [each.name for each in entries]
-        yield from (f"{folder}/{name}" for name in names if not name.startswith(".") and "#" not in name)
+        yield from (f"{folder}/{each.name}" for each in entries if is_our_name(each.name))
 
 
 def hint_of(number: int) -> bytes:

@@ -26,7 +26,7 @@ from mmsearch.store_vectors import vectors_to_arrow
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Ends before the call number argv[3] of those of the kind argv[2], and prints the names of those before.
-CALLS = 120
+CALLS = 100
 COMMITS = [
     f"{commit} {step}"
     for commit in ("delete vectors", "optimize items", "optimize vectors")

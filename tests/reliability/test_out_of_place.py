@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stored_collection import Stored, build
+from stored_collection import Stored, build, write_photos
 
 from mmsearch.collection import Collection
 from mmsearch.errors import CollectionDamaged
@@ -124,6 +124,19 @@ def test_a_file_in_the_place_of_a_table_s_folder_is_moved_aside(stored: Stored) 
     mended(stored)
     assert check(stored.directory, read_data=True).ok
     assert set(stored.found()) == before
+
+
+@pytest.mark.parametrize("place", ["snapshots", "segments", "items.lance/data", "vectors/*/_versions"])
+def test_what_others_leave_in_every_folder_is_not_ours_to_judge(stored: Stored, place: str) -> None:
+    folder = min(stored.directory.glob(place))
+    (folder / "@eaDir").mkdir()
+    (folder / "Thumbs.db").write_bytes(b"1")
+    write_photos(stored.photos, range(20, 22))
+    stored.index()
+    (folder / "Thumbs.db").write_bytes(b"another")
+    assert check(stored.directory, read_data=True).damaged == ()
+    assert mended(stored).mended == ()
+    assert stored.index().warnings == ()
 
 
 def test_a_link_to_a_file_is_a_file(stored: Stored, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_writers_take_turns_and_readers_never_fail(tmp_path: Path, seconds: int,
     assert crowd.wrong == []
     assert last.code == 0
     assert last.json["indexed"] == 0
-    assert crowd.counts["index"] >= 3
+    assert crowd.counts["index"] >= 1
     held = outcome(crowd.collection, load_model(crowd.model, threads=1))
     there = {str(path.relative_to(crowd.photos)) for path in crowd.photos.rglob("*.png")}
     assert {os.fsdecode(path) for path, _ in held.rows if path.endswith(b".png")} == there
